@@ -1,0 +1,1 @@
+"""Landmark localization methods behind one contract, see `method.py`."""

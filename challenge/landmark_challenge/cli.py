@@ -1,0 +1,64 @@
+"""The `landmarks` command. Other packages add sub-commands through the entry-point group `landmarks.commands`."""
+
+import sys
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+
+from . import __version__
+from .errors import ChallengeError
+
+OWN_COMMANDS = {
+    "task": "landmark_challenge.cli_data:task",
+    "data": "landmark_challenge.cli_data:data",
+    "run": "landmark_challenge.cli_run:run",
+    "demo": "landmark_challenge.demo:demo",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported only when they are used."""
+
+    def _known(self) -> dict[str, str]:
+        added = {point.name: point.value for point in entry_points(group="landmarks.commands")}
+        return {**added, **OWN_COMMANDS}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command's name, nothing imported."""
+        return sorted(self._known())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now; one whose extra is not installed says which to install."""
+        target = self._known().get(cmd_name)
+        if target is None:
+            return None
+        module_name, _, attribute = target.partition(":")
+        try:
+            module = __import__(module_name, fromlist=[attribute])
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("landmark_"):
+                raise
+            raise ChallengeError(
+                f"landmarks {cmd_name} needs the package '{error.name}': pip install 'landmark-challenge-kit[all]'"
+            ) from None
+        return getattr(module, attribute)
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, package_name="landmark-challenge-kit")
+def cli() -> None:
+    """Host, enter and compare landmark localization challenges in medical images.
+
+    \b
+    Example: landmarks demo --out demo
+    """
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line: exit code 2 and one line on stderr for bad input, 130 for Ctrl-C."""
+    try:
+        return cli.main(args=arguments, prog_name="landmarks")
+    except ChallengeError as error:
+        click.echo(f"landmarks: error: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)

@@ -1,0 +1,305 @@
+"""Images with their geometry: reading, canonical grids, index <-> millimetres. The only import of SimpleITK.
+
+An index is 0-based with the centre of a voxel at integers, in the order (x, y[, z]); the NumPy array of an image is in
+the reversed order (z,) y, x. Millimetres are ITK physical space (LPS), always three numbers; a 2D image has z = 0.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import ChallengeError
+from .task import Intensity
+
+EXTENSIONS = (".nii.gz", ".mha", ".mhd", ".nii", ".nrrd", ".tiff", ".tif", ".png", ".jpeg", ".jpg", ".bmp", ".dcm")
+WITHOUT_TRUSTED_SPACING = {".png", ".jpeg", ".jpg", ".bmp", ".tif", ".tiff"}
+# What writers put into a header when they know nothing: 1 mm, and the screen resolutions 72 and 96 dpi.
+DEFAULT_SPACINGS_MM = (1.0, 25.4 / 72, 25.4 / 96)
+MAX_SIDE = 20_000
+MAX_VOXELS = 2**30
+SPACING_RANGE_MM = (1e-4, 100.0)
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A grey image on its grid.
+
+    array: (z,) y, x of any real dtype. spacing_mm, origin_mm: (ndim,) in the order x, y[, z]. direction: (ndim, ndim),
+    columns are the image axes in LPS.
+    """
+
+    array: NDArray
+    spacing_mm: NDArray[np.float64]
+    origin_mm: NDArray[np.float64]
+    direction: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        array: NDArray,
+        spacing_mm: ArrayLike,
+        origin_mm: ArrayLike | None = None,
+        direction: ArrayLike | None = None,
+    ) -> "Image":
+        """An image from plain values; the origin defaults to 0 and the direction to the identity."""
+        ndim = array.ndim
+        return cls(
+            array,
+            np.asarray(spacing_mm, np.float64).reshape(ndim),
+            np.zeros(ndim) if origin_mm is None else np.asarray(origin_mm, np.float64).reshape(ndim),
+            np.eye(ndim) if direction is None else np.asarray(direction, np.float64).reshape(ndim, ndim),
+        )
+
+    @property
+    def ndim(self) -> int:
+        """2 or 3."""
+        return self.array.ndim
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Voxels along x, y[, z]."""
+        return self.array.shape[::-1]
+
+    def index_to_mm(self, index: ArrayLike) -> NDArray[np.float64]:
+        """(n, ndim) continuous indices x, y[, z] -> (n, 3) millimetres."""
+        index = np.asarray(index, np.float64).reshape(-1, self.ndim)
+        points = np.zeros((len(index), 3))
+        points[:, : self.ndim] = self.origin_mm + (index * self.spacing_mm) @ self.direction.T
+        return points
+
+    def mm_to_index(self, points_mm: ArrayLike) -> NDArray[np.float64]:
+        """(n, 3) millimetres -> (n, ndim) continuous indices x, y[, z]."""
+        points = np.asarray(points_mm, np.float64).reshape(-1, 3)[:, : self.ndim]
+        return ((points - self.origin_mm) @ np.linalg.inv(self.direction).T) / self.spacing_mm
+
+    def contains(self, points_mm: ArrayLike) -> NDArray[np.bool_]:
+        """(n,) whether each point lies inside the outer faces of the image."""
+        index = self.mm_to_index(points_mm)
+        return np.all((index >= -0.5) & (index <= np.array(self.size) - 0.5), axis=1)
+
+    def content_digest(self) -> str:
+        """SHA-256 of the grey values and their shape: equal for identical pictures whatever their file or header."""
+        digest = hashlib.sha256(f"{self.array.shape} {self.array.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(self.array).tobytes())
+        return digest.hexdigest()
+
+
+def image_stem(name: str) -> str:
+    """The case key in a file name: the name without its image extension(s).
+
+    >>> image_stem("scan.01.nii.gz")
+    'scan.01'
+    """
+    lower = name.lower()
+    for extension in EXTENSIONS:
+        if lower.endswith(extension):
+            return name[: -len(extension)]
+    return name
+
+
+def _extension(path: Path) -> str:
+    lower = path.name.lower()
+    return next((extension for extension in EXTENSIONS if lower.endswith(extension)), "")
+
+
+def read_image(path: Path, *, dimension: int | None = None, spacing_mm: Sequence[float] | None = None) -> Image:
+    """The image in a file or in a folder that holds one DICOM series.
+
+    dimension: 2 or 3, what is wanted; a volume of a single axial slice is read as 2D. spacing_mm: (x, y[, z]) overrides
+    the header. Raises ChallengeError for files that are not a grey image, carry NaN or infinity, or have no trustworthy
+    spacing while none is given.
+    """
+    with _clear_errors(path):
+        reader: sitk.ImageFileReader | sitk.ImageSeriesReader
+        if path.is_dir():
+            reader = _series_reader(path)
+        else:
+            if not path.is_file():
+                raise ChallengeError(f"{path}: wanted an image, there is no such file")
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(str(path))
+            reader.ReadImageInformation()
+            _check_size(path, reader.GetSize())
+        itk = reader.Execute()
+    array = _grey_array(path, itk)
+    image = _as_dimension(path, itk, array, dimension)
+    if spacing_mm is not None:
+        if len(spacing_mm) != image.ndim:
+            raise ChallengeError(f"{path}: wanted {image.ndim} numbers of spacing, got {len(spacing_mm)}")
+        image = Image.of(image.array, spacing_mm, image.origin_mm, image.direction)
+    elif _extension(path) in WITHOUT_TRUSTED_SPACING and any(
+        abs(image.spacing_mm[0] - default) < 1e-3 for default in DEFAULT_SPACINGS_MM
+    ):
+        raise ChallengeError(f"{path}: wanted a known pixel spacing, the file has none; give it with --spacing-mm X,Y")
+    return _checked(path, image)
+
+
+def write_image(path: Path, image: Image, *, compress: bool = False) -> None:
+    """Write an image, whole or not at all; the format follows from the extension of `path` (.mha preferred)."""
+    itk = sitk.GetImageFromArray(image.array)
+    itk.SetSpacing(image.spacing_mm.tolist())
+    itk.SetOrigin(image.origin_mm.tolist())
+    itk.SetDirection(image.direction.flatten().tolist())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=_extension(path) or ".mha")
+    os.close(handle)
+    try:
+        with _clear_errors(path):
+            sitk.WriteImage(itk, name, compress)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def canonical(image: Image, spacing_mm: Sequence[float]) -> Image:
+    """`image` on an axis-aligned LPS grid of `spacing_mm`, float32: the frame in which networks work.
+
+    The grid covers the image's bounding box and starts at its lower corner, so any stored orientation of the same scan
+    gives the same grid. Shrinking averages (anti-aliasing), the rest is linear; outside the image lies its minimum.
+    """
+    target = np.asarray(spacing_mm, np.float64).reshape(image.ndim)
+    lower, upper = bounding_box_mm(image)
+    size = np.maximum(1, np.floor((upper - lower) / target + 0.5)).astype(int)
+    origin = lower + target / 2
+    itk = sitk.GetImageFromArray(image.array)
+    itk.SetSpacing(image.spacing_mm.tolist())
+    itk.SetOrigin(image.origin_mm.tolist())
+    itk.SetDirection(image.direction.flatten().tolist())
+    along = np.argmax(np.abs(image.direction), axis=0)  # which LPS axis each image axis runs along
+    factors = [
+        max(1, min(int(target[axis] / spacing + 1e-6), count))
+        for axis, spacing, count in zip(along, image.spacing_mm, image.size, strict=True)
+    ]
+    if max(factors) > 1:
+        itk = sitk.BinShrink(sitk.Cast(itk, sitk.sitkFloat32), factors)
+    same_grid = (
+        itk.GetSize() == tuple(size.tolist())
+        and np.allclose(itk.GetOrigin(), origin, rtol=0, atol=1e-6)
+        and np.allclose(itk.GetSpacing(), target, rtol=0, atol=1e-9)
+        and np.allclose(itk.GetDirection(), np.eye(image.ndim).flatten(), rtol=0, atol=1e-9)
+    )
+    if not same_grid:
+        axis_aligned = np.allclose(np.abs(image.direction).max(axis=0), 1.0, rtol=0, atol=1e-6)
+        resampler = sitk.ResampleImageFilter()
+        resampler.SetSize(size.tolist())
+        resampler.SetOutputOrigin(origin.tolist())
+        resampler.SetOutputSpacing(target.tolist())
+        resampler.SetOutputDirection(np.eye(image.ndim).flatten().tolist())
+        resampler.SetInterpolator(sitk.sitkLinear)
+        resampler.SetOutputPixelType(sitk.sitkFloat32)
+        resampler.SetDefaultPixelValue(float(image.array.min()))
+        # A grid along the image's own axes passes its border by less than a voxel; an oblique one leaves real gaps.
+        resampler.SetUseNearestNeighborExtrapolator(axis_aligned)
+        itk = resampler.Execute(itk)
+    array = sitk.GetArrayFromImage(itk).astype(np.float32, copy=False)
+    return Image.of(array, target, origin, np.eye(image.ndim))
+
+
+def bounding_box_mm(image: Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower and upper corner, each (ndim,), of the outer faces of the image in millimetres."""
+    corners = np.array(np.meshgrid(*[(-0.5, count - 0.5) for count in image.size])).reshape(image.ndim, -1).T
+    points = image.index_to_mm(corners)[:, : image.ndim]
+    return points.min(axis=0), points.max(axis=0)
+
+
+def normalise(array: NDArray, intensity: Intensity) -> NDArray[np.float32]:
+    """Grey values as float32 in 0..1 by the task's rule; an image of one grey value becomes 0.
+
+    `equalise`: each grey value becomes the share of voxels below it plus half of those equal to it (256 bins).
+    """
+    values = array.astype(np.float32, copy=False)
+    if intensity.rule == "equalise":
+        low, high = float(values.min()), float(values.max())
+        if high <= low:
+            return np.zeros(values.shape, np.float32)
+        bins = np.minimum(((values - low) * (256 / (high - low))).astype(np.int32), 255)
+        counts = np.bincount(bins.ravel(), minlength=256)
+        shares = (np.cumsum(counts) - counts / 2) / values.size
+        return shares.astype(np.float32)[bins]
+    if intensity.low is None or intensity.high is None:
+        raise ValueError(f"rule {intensity.rule} without a range")
+    low, high = intensity.low, intensity.high
+    if intensity.rule == "percentile":
+        low, high = (float(value) for value in np.percentile(values, (low, high)))
+    if high <= low:
+        return np.zeros(values.shape, np.float32)
+    return np.clip((values - low) / (high - low), 0, 1)
+
+
+@contextlib.contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    """ITK's many-line exceptions as one line that names the file."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        text = str(error).strip().splitlines()
+        reason = text[-1].split("ITK ERROR:")[-1].strip()[:200] if text else type(error).__name__
+        raise ChallengeError(f"{path}: wanted a readable image, got an error: {reason}") from None
+
+
+def _series_reader(folder: Path) -> sitk.ImageSeriesReader:
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        raise ChallengeError(f"{folder}: wanted a folder with one DICOM series, got {len(series)}")
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    return reader
+
+
+def _check_size(path: Path, size: Sequence[int]) -> None:
+    if min(size) < 1 or max(size) > MAX_SIDE or np.prod([float(side) for side in size]) > MAX_VOXELS:
+        raise ChallengeError(f"{path}: wanted sides of 1 to {MAX_SIDE} and at most 2^30 voxels, got {tuple(size)}")
+
+
+def _grey_array(path: Path, itk: sitk.Image) -> NDArray:
+    array = sitk.GetArrayFromImage(itk)
+    if np.iscomplexobj(array):
+        raise ChallengeError(f"{path}: wanted real grey values, got complex ones")
+    channels = itk.GetNumberOfComponentsPerPixel()
+    if channels > 1:
+        grey = array[..., 0]
+        if channels not in (3, 4) or not all(np.array_equal(grey, array[..., i]) for i in (1, 2)):
+            raise ChallengeError(f"{path}: wanted a grey image, got {channels} channels that differ")
+        array = np.ascontiguousarray(grey)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ChallengeError(f"{path}: wanted finite grey values, got NaN or infinity")
+    return array
+
+
+def _as_dimension(path: Path, itk: sitk.Image, array: NDArray, dimension: int | None) -> Image:
+    ndim = itk.GetDimension()
+    spacing, origin = np.array(itk.GetSpacing()), np.array(itk.GetOrigin())
+    direction = np.array(itk.GetDirection()).reshape(ndim, ndim)
+    if ndim == 4 and array.shape[0] == 1:
+        ndim, array, spacing, origin, direction = 3, array[0], spacing[:3], origin[:3], direction[:3, :3]
+    flat = ndim == 3 and array.shape[0] == 1 and abs(abs(direction[2, 2]) - 1) < 1e-6
+    if flat and (dimension == 2 or (dimension is None and _extension(path) in WITHOUT_TRUSTED_SPACING)):
+        ndim, array, spacing, origin, direction = 2, array[0], spacing[:2], origin[:2], direction[:2, :2]
+    if ndim not in (2, 3) or (dimension is not None and ndim != dimension):
+        raise ChallengeError(f"{path}: wanted a {dimension or '2D or 3'}D image, got {ndim}D of size {itk.GetSize()}")
+    return Image(array, spacing, origin, direction)
+
+
+def _checked(path: Path, image: Image) -> Image:
+    low, high = SPACING_RANGE_MM
+    if not ((image.spacing_mm >= low) & (image.spacing_mm <= high)).all():
+        raise ChallengeError(
+            f"{path}: wanted a spacing of {low} to {high} mm per axis, got {tuple(image.spacing_mm.tolist())}"
+        )
+    if not np.isfinite(image.origin_mm).all() or not np.isfinite(image.direction).all():
+        raise ChallengeError(f"{path}: wanted a finite origin and direction, got NaN or infinity")
+    if not np.allclose(image.direction.T @ image.direction, np.eye(image.ndim), rtol=0, atol=1e-3):
+        raise ChallengeError(f"{path}: wanted an orthonormal direction matrix, got {image.direction.tolist()}")
+    return image

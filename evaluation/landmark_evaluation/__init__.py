@@ -1,0 +1,1 @@
+"""Scores submissions against hidden references; never imports torch."""
