@@ -1,8 +1,8 @@
 """Named points of one image in millimetres, and the platform's JSON for them."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,14 @@ class Landmarks:
             if name in index and self.probability[index[name]] >= PRESENT_PROBABILITY:
                 result[row] = self.points_mm[index[name]]
         return result
+
+
+@dataclass(frozen=True)
+class Localization:
+    """What a method finds in one image: the landmarks, and (3, 3) covariances in mm^2 by name where it has them."""
+
+    landmarks: Landmarks
+    covariance_mm2: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def to_platform_json(landmarks: Landmarks, *, title: str = "landmarks") -> dict[str, Any]:
