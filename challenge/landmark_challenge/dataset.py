@@ -87,6 +87,11 @@ class Dataset:
         images = [path for path in shown if path.is_dir() or path.name.lower().endswith(EXTENSIONS)]
         return {image_stem(path.name): path for path in images}
 
+    @property
+    def has_images(self) -> bool:
+        """Whether the folder holds images; a dataset may be raters only."""
+        return bool(self._image_paths)
+
     def image_path(self, name: str) -> Path:
         """The image of a case; ChallengeError where there is none."""
         try:

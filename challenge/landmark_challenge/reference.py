@@ -1,0 +1,128 @@
+"""The reference folder: what an organiser hides, and all that an evaluation ever sees of a dataset.
+
+`reference.json` beside `landmarks/<observer>/<case>.json`; images never travel with it (format: DESIGN, section 4).
+"""
+
+import secrets
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from . import files
+from .dataset import REFERENCE, Case, Dataset
+from .errors import ChallengeError
+from .landmarks import write_landmarks
+from .task import Task
+
+HEADER = "reference.json"
+SECRET_BYTES = 32
+
+
+class ReferenceCase(BaseModel):
+    """A case as an evaluation knows it.
+
+    size, spacing (mm), origin (mm): in the order x, y[, z]; direction: row by row, columns are the image axes in LPS.
+    All four are absent where the dataset has no image of the case. columns: the subgroups to report by.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    size: tuple[int, ...] | None = None
+    spacing: tuple[float, ...] | None = None
+    origin: tuple[float, ...] | None = None
+    direction: tuple[float, ...] | None = None
+    subset: str = ""
+    not_assessed: tuple[str, ...] = ()
+    columns: dict[str, str] = Field(default_factory=dict)
+
+
+class ReferenceHeader(BaseModel):
+    """`reference.json`. details: whether a container may write details.json (only with `open`).
+
+    secret: hexadecimal key of the noise on `protected` scores; it never leaves the folder.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    task: Task
+    rule: str
+    disclosure: Literal["open", "protected"]
+    split: str = "test"
+    details: bool = False
+    secret: str | None = Field(default=None, pattern=r"^[0-9a-f]{64,}$")
+    cases: dict[str, ReferenceCase] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "ReferenceHeader":
+        if self.disclosure == "protected" and self.secret is None:
+            raise ValueError("disclosure 'protected' needs a secret")
+        if self.disclosure == "protected" and self.details:
+            raise ValueError("disclosure 'protected' and details exclude each other")
+        known = set(self.task.names)
+        for name, case in self.cases.items():
+            if not name or "/" in name or name.startswith("."):
+                raise ValueError(f"cases: wanted plain file names, got '{name[:60]}'")
+            if not known.issuperset(case.not_assessed):
+                raise ValueError(f"cases: {name}: not_assessed: wanted landmarks of {self.task.name}")
+        return self
+
+
+def read_reference_header(folder: Path) -> ReferenceHeader:
+    """The checked `reference.json` of a reference folder. Raises ChallengeError: what was wanted, what came."""
+    path = folder / HEADER
+    try:
+        return ReferenceHeader.model_validate(files.read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the reference"
+        raise ChallengeError(f"{path}: {place}: {first['msg']}") from None
+
+
+def write_reference(
+    dataset: Dataset,
+    folder: Path,
+    *,
+    split: str = "test",
+    subset: str | None = None,
+    disclosure: Literal["open", "protected"] = "protected",
+    details: bool = False,
+) -> ReferenceHeader:
+    """Write the reference folder of one split of `dataset`, whole or not at all; every observer goes with it.
+
+    Raises ChallengeError for a split without cases, or a case without a reference.
+    """
+    cases = dataset.cases(split=split, subset=subset)
+    if not cases:
+        raise ChallengeError(f"{dataset.folder}: wanted cases in the split '{split}', there are none")
+    header = ReferenceHeader(
+        task=dataset.task,
+        rule=dataset.task.reference.text,
+        disclosure=disclosure,
+        split=split,
+        details=details,
+        secret=secrets.token_hex(SECRET_BYTES) if disclosure == "protected" else None,
+        cases={case.name: _describe(dataset, case) for case in cases},
+    )
+    with files.staged_folder(folder) as staging:
+        for observer in dataset.observers:
+            for case in cases:
+                # A rater need not have marked every case; what is scored must be there.
+                if observer == REFERENCE or dataset.landmarks_path(case.name, observer=observer).is_file():
+                    points = dataset.landmarks(case.name, observer=observer)
+                    write_landmarks(staging / "landmarks" / observer / f"{case.name}.json", points)
+        files.write_json(staging / HEADER, header.model_dump(mode="json", exclude_none=True))
+    return header
+
+
+def _describe(dataset: Dataset, case: Case) -> ReferenceCase:
+    image = dataset.image(case.name) if dataset.has_images else None
+    return ReferenceCase(
+        subset=case.subset,
+        not_assessed=case.not_assessed,
+        columns=dict(case.columns),
+        size=None if image is None else image.size,
+        spacing=None if image is None else tuple(image.spacing_mm.tolist()),
+        origin=None if image is None else tuple(image.origin_mm.tolist()),
+        direction=None if image is None else tuple(image.direction.flatten().tolist()),
+    )
