@@ -25,6 +25,8 @@ WITHOUT_TRUSTED_SPACING = {".png", ".jpeg", ".jpg", ".bmp", ".tif", ".tiff"}
 DEFAULT_SPACINGS_MM = (1.0, 25.4 / 72, 25.4 / 96)
 MAX_SIDE = 20_000
 MAX_VOXELS = 2**30
+COLOUR_SHARE_MAX = 0.001
+COLOUR_DIFFERENCE = 0.01
 SPACING_RANGE_MM = (1e-4, 100.0)
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -269,13 +271,30 @@ def _grey_array(path: Path, itk: sitk.Image) -> NDArray:
         raise ChallengeError(f"{path}: wanted real grey values, got complex ones")
     channels = itk.GetNumberOfComponentsPerPixel()
     if channels > 1:
-        grey = array[..., 0]
-        if channels not in (3, 4) or not all(np.array_equal(grey, array[..., i]) for i in (1, 2)):
-            raise ChallengeError(f"{path}: wanted a grey image, got {channels} channels that differ")
-        array = np.ascontiguousarray(grey)
+        array = _grey_of_colours(path, array, channels)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ChallengeError(f"{path}: wanted finite grey values, got NaN or infinity")
     return array
+
+
+def _grey_of_colours(path: Path, array: NDArray, channels: int) -> NDArray:
+    """A grey scan stored as RGB(A) as one channel; a colour picture is refused.
+
+    Scans carry specks of colour (a stamp in a corner) and lossy files differ by a level or two between channels: up to
+    `COLOUR_SHARE_MAX` of the pixels may be coloured, and take their luminance (ITU-R BT.601).
+    """
+    if channels not in (3, 4) or array.dtype.kind not in "ui":
+        raise ChallengeError(f"{path}: wanted a grey image, got {channels} channels of {array.dtype}")
+    red, green, blue = (array[..., channel] for channel in range(3))
+    coloured = (red != green) | (red != blue)
+    grey = red.copy()
+    if coloured.any():
+        pixels = array[coloured][:, :3].astype(np.float64)
+        level = np.iinfo(array.dtype).max * COLOUR_DIFFERENCE
+        if np.count_nonzero(np.ptp(pixels, axis=1) > level) > COLOUR_SHARE_MAX * coloured.size:
+            raise ChallengeError(f"{path}: wanted a grey image, got {channels} channels that differ")
+        grey[coloured] = np.rint(pixels @ (0.299, 0.587, 0.114)).astype(array.dtype)
+    return grey
 
 
 def _as_dimension(path: Path, itk: sitk.Image, array: NDArray, dimension: int | None) -> Image:

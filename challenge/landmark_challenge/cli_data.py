@@ -1,0 +1,164 @@
+"""`landmarks task ...` and `landmarks data ...`: look at tasks, make and import datasets."""
+
+import textwrap
+from pathlib import Path
+
+import click
+
+from .dataset import SPLITS, Dataset
+from .errors import ChallengeError
+from .formats import IMPORTERS, import_dataset
+from .task import Task, load_task, task_names
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group()
+def task() -> None:
+    """List and show the tasks that come with the kit.
+
+    \b
+    Example: landmarks task show ceph-19
+    """
+
+
+@task.command("list")
+def task_list() -> None:
+    """Print one line per task: name, version, dimension, number of landmarks, title.
+
+    \b
+    Example: landmarks task list
+    """
+    for name in task_names():
+        spec = load_task(name)
+        click.echo(f"{name:<18} v{spec.version}  {spec.dimension}D  {len(spec.names):>3} landmarks  {spec.title}")
+
+
+@task.command("show")
+@click.argument("name", metavar="TASK")
+def task_show(name: str) -> None:
+    """Print a task: its landmarks, protocol and published results. TASK is a name or a .yaml file.
+
+    \b
+    Example: landmarks task show ceph-19
+    """
+    click.echo(describe(load_task(name)))
+
+
+@task.command("schema")
+@click.option("--out", type=FOLDER, required=True, help="Where to write the <name>.schema.json files.")
+def task_schema(out: Path) -> None:
+    """Write the JSON Schema of every file that crosses a boundary.
+
+    \b
+    Example: landmarks task schema --out data_specs/schemas
+    """
+    from .schemas import export_schemas
+
+    for path in export_schemas(out):
+        click.echo(path)
+
+
+@click.group()
+def data() -> None:
+    """Make and import datasets.
+
+    \b
+    Example: landmarks data phantom ceph-19 phantoms --cases 20
+    """
+
+
+@data.command("phantom")
+@click.argument("name", metavar="TASK")
+@click.argument("out", type=FOLDER)
+@click.option("--cases", type=click.IntRange(min=3), default=20, show_default=True, help="How many cases to make.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--full-size", is_flag=True, help="Make images of clinical size.")
+def data_phantom(name: str, out: Path, cases: int, seed: int, full_size: bool) -> None:
+    """Make a dataset of synthetic images with exactly known landmarks.
+
+    \b
+    Example: landmarks data phantom ceph-19 phantoms --cases 20 --seed 1
+    """
+    from .phantoms import write_phantoms
+
+    write_phantoms(name, out, cases=cases, seed=seed, full_size=full_size)
+    click.echo(summary(Dataset(out)))
+
+
+@data.command("import")
+@click.argument("format_name", metavar="FORMAT", type=click.Choice(sorted(IMPORTERS)))
+@click.argument("source", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option("--task", "task_name", metavar="TASK", help="What the points mean; by default the format's own task.")
+@click.option(
+    "--spacing-mm",
+    metavar="X,Y[,Z]",
+    callback=lambda _context, _parameter, text: parse_spacing(text),
+    help="Spacing of images whose files do not know it.",
+)
+def data_import(
+    format_name: str, source: Path, out: Path, task_name: str | None, spacing_mm: tuple[float, ...] | None
+) -> None:
+    """Import the folder SOURCE, laid out as FORMAT says, as the dataset OUT.
+
+    \b
+    Example: landmarks data import isbi2015 archive ceph
+    """
+    spec = None if task_name is None else load_task(task_name)
+    click.echo(summary(import_dataset(format_name, source, output=out, task=spec, spacing_mm=spacing_mm)))
+
+
+def parse_spacing(text: str | None) -> tuple[float, ...] | None:
+    """The numbers in `X,Y[,Z]` millimetres; ChallengeError for anything else.
+
+    >>> parse_spacing("0.1,0.1")
+    (0.1, 0.1)
+    """
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (2, 3) or not all(0 < value < float("inf") for value in values):
+        raise ChallengeError(f"--spacing-mm: wanted X,Y or X,Y,Z in millimetres above 0, got '{text}'")
+    return values
+
+
+def summary(dataset: Dataset) -> str:
+    """One line on a dataset: how many cases in which split, who marked them."""
+    counts = ", ".join(f"{len(dataset.cases(split=split))} {split}" for split in SPLITS)
+    return f"{dataset.folder}: {dataset.task.name}, {counts}; observers {', '.join(dataset.observers)}"
+
+
+def describe(spec: Task) -> str:
+    """A task as text that people read."""
+    success = ", ".join(f"{value:g}" for value in spec.success_thresholds_mm)
+    sign = "<" if spec.success_tie == "strict" else "<="
+    grey = spec.intensity
+    lines = [
+        f"{spec.name}, version {spec.version}: {spec.title}",
+        f"  images        {spec.dimension}D {spec.modality}",
+        f"  reference     {spec.reference.text}",
+        f"  success       error {sign} {success} mm",
+        f"  missing       a landmark that is there and not given counts {spec.missing_error_mm:g} mm",
+        f"  ranking       {spec.ranking.rule}: {'; '.join(c.title for c in spec.ranking.columns)}",
+        f"  working grid  {' x '.join(f'{value:g}' for value in spec.working_spacing_mm)} mm, intensity {grey.rule}"
+        + ("" if grey.low is None else f" {grey.low:g} to {grey.high:g}"),
+        f"  sockets       {spec.sockets.image.slug} -> {spec.sockets.landmarks.slug}, {spec.sockets.uncertainty.slug}",
+        f"  source        {spec.source}",
+        f"  licence       {spec.licence}",
+        f"{len(spec.names)} landmarks",
+    ]
+    width = max(len(name) for name in spec.names)
+    for landmark in spec.landmarks:
+        short = f"{landmark.abbreviation}: " if landmark.abbreviation else ""
+        lines.append(f"  {landmark.name:<{width}}  {short}{landmark.definition}")
+    if spec.published:
+        lines.append("published results (figures of the papers, not measured with this kit)")
+    for result in spec.published:
+        lines += textwrap.wrap(
+            f"{result.method}: {result.figures} ({result.source})", 110, initial_indent="  ", subsequent_indent="    "
+        )
+    return "\n".join(lines)
