@@ -68,13 +68,9 @@ def demo(everything: bool, out: Path, engine: str, train: bool) -> None:
     _fresh_folder(out)
     entrants = find_entrants(everything=everything, trained=not train)
     containers = _use_containers(engine)
-    rows = []
     for task_name in dict.fromkeys(entrant.task for entrant in entrants):
-        folder = out / task_name
-        _landmarks("data", "phantom", task_name, folder / "phantoms", "--cases", CASES, "--seed", SEED)
-        for entrant in entrants:
-            if entrant.task == task_name:
-                rows.append(_run_entrant(entrant, folder, containers=containers))
+        _landmarks("data", "phantom", task_name, out / task_name / "phantoms", "--cases", CASES, "--seed", SEED)
+    rows = [_run_entrant(entrant, out / entrant.task, containers=containers) for entrant in entrants]
     click.echo("\n" + summary_table(rows))
     pictures = []
     for task_name in dict.fromkeys(row["task"] for row in rows):

@@ -6,7 +6,9 @@ the reversed order (z,) y, x. Millimetres are ITK physical space (LPS), always t
 
 import contextlib
 import hashlib
+import itertools
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import ChallengeError
+from .headers import check_header
 from .task import Intensity
 
 EXTENSIONS = (".nii.gz", ".mha", ".mhd", ".nii", ".nrrd", ".tiff", ".tif", ".png", ".jpeg", ".jpg", ".bmp", ".dcm")
@@ -118,8 +121,8 @@ def read_image(path: Path, *, dimension: int | None = None, spacing_mm: Sequence
     """The image in a file or in a folder that holds one DICOM series.
 
     dimension: 2 or 3, what is wanted; a volume of a single axial slice is read as 2D. spacing_mm: (x, y[, z]) overrides
-    the header. Raises ChallengeError for files that are not a grey image, carry NaN or infinity, or have no trustworthy
-    spacing while none is given.
+    the header. Raises ChallengeError for files that are not a grey image, carry NaN or infinity (which ITK turns to 0 in
+    a NIfTI), or have no trustworthy spacing while none is given.
     """
     with _clear_errors(path):
         reader: sitk.ImageFileReader | sitk.ImageSeriesReader
@@ -128,6 +131,7 @@ def read_image(path: Path, *, dimension: int | None = None, spacing_mm: Sequence
         else:
             if not path.is_file():
                 raise ChallengeError(f"{path}: wanted an image, there is no such file")
+            check_header(path)
             reader = sitk.ImageFileReader()
             reader.SetFileName(str(path))
             reader.ReadImageInformation()
@@ -172,17 +176,18 @@ def canonical(image: Image, spacing_mm: Sequence[float]) -> Image:
     gives the same grid. Shrinking averages (anti-aliasing), the rest is linear; outside the image lies its minimum.
     """
     target = np.asarray(spacing_mm, np.float64).reshape(image.ndim)
+    image = oriented(image)
     lower, upper = bounding_box_mm(image)
-    size = np.maximum(1, np.floor((upper - lower) / target + 0.5)).astype(int)
+    # The tiny term keeps a half voxel from falling to either side by rounding errors of the header.
+    size = np.maximum(1, np.floor((upper - lower) / target + 0.5 + 1e-6)).astype(int)
     origin = lower + target / 2
     itk = sitk.GetImageFromArray(image.array)
     itk.SetSpacing(image.spacing_mm.tolist())
     itk.SetOrigin(image.origin_mm.tolist())
     itk.SetDirection(image.direction.flatten().tolist())
-    along = np.argmax(np.abs(image.direction), axis=0)  # which LPS axis each image axis runs along
     factors = [
-        max(1, min(int(target[axis] / spacing + 1e-6), count))
-        for axis, spacing, count in zip(along, image.spacing_mm, image.size, strict=True)
+        max(1, min(int(wanted / spacing + 1e-6), count))
+        for wanted, spacing, count in zip(target, image.spacing_mm, image.size, strict=True)
     ]
     if max(factors) > 1:
         itk = sitk.BinShrink(sitk.Cast(itk, sitk.sitkFloat32), factors)
@@ -207,6 +212,25 @@ def canonical(image: Image, spacing_mm: Sequence[float]) -> Image:
         itk = resampler.Execute(itk)
     array = sitk.GetArrayFromImage(itk).astype(np.float32, copy=False)
     return Image.of(array, target, origin, np.eye(image.ndim))
+
+
+def oriented(image: Image) -> Image:
+    """The same voxels with the image axes permuted and flipped to run along x, y[, z] of LPS as nearly as they can."""
+    closeness = np.abs(image.direction)
+    along = max(itertools.permutations(range(image.ndim)), key=lambda axes: closeness[range(image.ndim), axes].sum())
+    flips = np.sign(image.direction[range(image.ndim), along]) < 0
+    # NumPy's axes run the other way round.
+    order = [image.ndim - 1 - axis for axis in reversed(along)]
+    steps = tuple(slice(None, None, -1 if flip else None) for flip in reversed(flips))
+    corner = np.zeros(image.ndim)
+    for axis, flip in zip(along, flips, strict=True):
+        corner[axis] = image.size[axis] - 1 if flip else 0
+    return Image(
+        image.array.transpose(order)[steps],
+        image.spacing_mm[list(along)],
+        image.index_to_mm(corner)[0, : image.ndim],
+        image.direction[:, along] * np.where(flips, -1.0, 1.0),
+    )
 
 
 def bounding_box_mm(image: Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -246,8 +270,8 @@ def _clear_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:
-        text = str(error).strip().splitlines()
-        reason = text[-1].split("ITK ERROR:")[-1].strip()[:200] if text else type(error).__name__
+        text = " ".join(re.split(r"ITK ERROR:|itk::ERROR:|sitk::ERROR:", str(error))[-1].split())
+        reason = re.sub(r"^\w+\(0x[0-9a-f]+\): ", "", text)[:200] or type(error).__name__
         raise ChallengeError(f"{path}: wanted a readable image, got an error: {reason}") from None
 
 

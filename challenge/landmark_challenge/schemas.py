@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from . import files
+from .reference import ReferenceHeader
 from .task import Slug, Task
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -108,27 +109,6 @@ class Predictions(RootModel[tuple[Job, ...]]):
     """predictions.json: one job per case, in no specific order."""
 
 
-class ReferenceCase(_Closed):
-    """What the evaluation needs to know of an image it never sees."""
-
-    size: tuple[int, ...] | None = None
-    spacing: tuple[Finite, ...] | None = None
-    direction: tuple[Finite, ...] | None = None
-    origin: tuple[Finite, ...] | None = None
-    split: str | None = None
-    subset: str = ""
-    not_assessed: tuple[Slug, ...] = ()
-
-
-class ReferenceFile(_Open):
-    """reference.json of a reference folder."""
-
-    task: Task
-    rule: str
-    disclosure: Literal["open", "protected"]
-    cases: dict[CaseName, ReferenceCase] = Field(min_length=1)
-
-
 class ErrorFigures(_Open):
     """Of radial errors in millimetres; sd with n - 1."""
 
@@ -209,7 +189,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "uncertainty": Uncertainty,
     "dataset": DatasetFile,
     "predictions": Predictions,
-    "reference": ReferenceFile,
+    "reference": ReferenceHeader,
     "metrics": Metrics,
     "model": ModelFile,
 }
