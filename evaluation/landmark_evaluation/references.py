@@ -1,0 +1,136 @@
+"""What a submission is scored against: a dataset folder, or the reference folder of a hidden set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landmark_challenge.dataset import REFERENCE, Case, Dataset, make_reference
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.landmarks import Landmarks, read_landmarks
+from landmark_challenge.reference import HEADER, read_reference_header
+from landmark_challenge.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The scored points of one split and the protocol that goes with them.
+
+    points_mm: (cases, landmarks, 3) float64, LPS mm, NaN where the landmark is not in the image. assessed: (cases,
+    landmarks), False where nobody looked. rule: whose points these are, for people. known_cases: all case names of the
+    folder, of which `cases` are scored. observers: who else marked points. secret: key of the noise, `protected` only.
+    """
+
+    folder: Path
+    task: Task
+    cases: tuple[Case, ...]
+    known_cases: frozenset[str]
+    points_mm: NDArray[np.float64]
+    assessed: NDArray[np.bool_]
+    rule: str
+    split: str
+    subset: str | None
+    disclosure: str
+    details: bool
+    secret: str | None
+    observer: str
+    observers: tuple[str, ...]
+
+    def observer_mm(self, observer: str) -> NDArray[np.float64]:
+        """(cases, landmarks, 3) points of an observer; NaN where a landmark or the whole case was not marked."""
+        return self._points_of[observer]
+
+    @cached_property
+    def _points_of(self) -> dict[str, NDArray[np.float64]]:
+        return {
+            name: read_points(self.folder / "landmarks" / name, self.cases, names=self.task.names, complete=False)
+            for name in self.observers
+        }
+
+    def leaving_out(self, observer: str) -> "Reference":
+        """This reference for a rater who is part of the mean: the mean of the others takes its place."""
+        others = tuple(name for name in self.task.reference.observers if name != observer)
+        rest = self.task.reference.model_copy(
+            update={"observers": others, "rule": "mean" if others[1:] else "observer"}
+        )
+        task = self.task.model_copy(update={"reference": rest})
+        points = np.stack([self.observer_mm(name) for name in others])
+        return replace(
+            self,
+            points_mm=np.stack([_mean_of(task, points[:, row]) for row in range(len(self.cases))]),
+            rule=f"{rest.text} ({observer} is part of the {self.rule}, so the others stand in)",
+        )
+
+
+def open_reference(
+    folder: Path, *, split: str | None = None, subset: str | None = None, observer: str | None = None
+) -> Reference:
+    """The reference in a dataset folder (`open`, its `split`, by default test) or in a reference folder.
+
+    observer: whom to score against instead of the task's reference. Raises ChallengeError for a folder that is neither,
+    a split or observer that is not there, a case without points.
+    """
+    if (folder / HEADER).is_file():
+        header = read_reference_header(folder)
+        if split not in (None, header.split):
+            raise ChallengeError(f"{folder}: wanted the split '{header.split}' of this reference, got '{split}'")
+        cases = tuple(
+            Case(name, header.split, name, case.subset, case.not_assessed, case.columns)
+            for name, case in header.cases.items()
+        )
+        task, rule, known = header.task, header.rule, frozenset(header.cases)
+        disclosure, details, secret, split = header.disclosure, header.details, header.secret, header.split
+        landmarks_folder = folder / "landmarks"
+        observers = tuple(sorted(path.name for path in landmarks_folder.iterdir())) if landmarks_folder.is_dir() else ()
+    elif (folder / "dataset.json").is_file():
+        dataset = Dataset(folder)
+        split = split or "test"
+        cases, known = tuple(dataset.cases(split=split)), frozenset(case.name for case in dataset.cases())
+        task, rule, observers = dataset.task, dataset.task.reference.text, dataset.observers
+        disclosure, details, secret = "open", True, None
+    else:
+        raise ChallengeError(f"{folder}: wanted a dataset (dataset.json) or a reference folder ({HEADER}), got neither")
+    chosen = tuple(case for case in cases if subset is None or case.subset == subset)
+    if not chosen:
+        raise ChallengeError(f"{folder}: wanted cases of split '{split}', subset '{subset or 'any'}', there are none")
+    if observer is not None and observer not in observers:
+        raise ChallengeError(f"{folder}: wanted one of the observers {', '.join(observers)}, got '{observer[:60]}'")
+    return Reference(
+        folder=folder,
+        task=task,
+        cases=chosen,
+        known_cases=known,
+        points_mm=read_points(folder / "landmarks" / (observer or REFERENCE), chosen, names=task.names, complete=True),
+        assessed=np.array([[name not in case.not_assessed for name in task.names] for case in chosen]),
+        rule=rule if observer in (None, REFERENCE) else str(observer),
+        split=split,
+        subset=subset,
+        disclosure=disclosure,
+        details=details,
+        secret=secret,
+        observer=observer or REFERENCE,
+        observers=tuple(name for name in observers if name != REFERENCE),
+    )
+
+
+def read_points(folder: Path, cases: Sequence[Case], *, names: Sequence[str], complete: bool) -> NDArray[np.float64]:
+    """(cases, names, 3) points of one observer; a case without a file is NaN, or refused where it must be complete."""
+    points = np.full((len(cases), len(names), 3), np.nan)
+    for row, case in enumerate(cases):
+        path = folder / f"{case.name}.json"
+        if complete or path.is_file():
+            points[row] = read_landmarks(path, names=names).aligned_mm(names)
+    return points
+
+
+def _mean_of(task: Task, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The task's rule for one case, on (observers, landmarks, 3) points: the same code that made the reference."""
+    observers = {}
+    for name, points in zip(task.reference.observers, points_mm, strict=True):
+        there = np.isfinite(points).all(axis=1)
+        marked = [landmark for landmark, present in zip(task.names, there, strict=True) if present]
+        observers[name] = Landmarks(marked, points[there])
+    return make_reference(task, observers).aligned_mm(task.names)

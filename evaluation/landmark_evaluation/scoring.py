@@ -1,0 +1,119 @@
+"""A submission against a reference: the whole evaluation, in memory."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from landmark_challenge import __version__
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.task import Task, threshold_key
+
+from . import metrics, statistics
+from .disclosure import headline
+from .pairing import Submission
+from .references import Reference
+from .results import Aggregates, ErrorSummary, LandmarkResult, Metrics, Protocol, Runtime
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was compared with what, the score of every point, and the result."""
+
+    reference: Reference
+    submission: Submission
+    scores: metrics.Scores
+    metrics: Metrics
+
+
+def evaluate_submission(
+    submission: Submission,
+    reference: Reference,
+    *,
+    resamples: int = statistics.DEFAULT_RESAMPLES,
+    seed: int = statistics.DEFAULT_SEED,
+) -> Evaluation:
+    """Score a submission. A rater who is part of the reference's mean is scored against the others instead.
+
+    Raises ChallengeError where the reference holds no point to score.
+    """
+    rater = rater_in_mean(submission, reference)
+    if rater is not None:
+        reference = reference.leaving_out(rater)
+    task = reference.task
+    scores = metrics.score_points(
+        submission.points_mm,
+        reference.points_mm,
+        assessed=reference.assessed,
+        dimension=task.dimension,
+        missing_error_mm=task.missing_error_mm,
+    )
+    if not scores.scored.any():
+        raise ChallengeError(f"{reference.folder}: wanted at least one landmark to score, all are absent")
+    result = Metrics(
+        task=task.name,
+        task_version=task.version,
+        kit_version=__version__,
+        protocol=Protocol(
+            reference=reference.rule,
+            tie=task.success_tie,
+            missing_error_mm=task.missing_error_mm,
+            split=reference.split,
+            subset=reference.subset,
+            n_cases=len(reference.cases),
+            n_points=int(scores.scored.sum()),
+            disclosure=reference.disclosure,
+        ),
+        aggregates=_aggregate(scores, submission, task, resamples=resamples, seed=seed),
+    )
+    if reference.disclosure == "protected":
+        result = headline(result)
+    return Evaluation(reference, submission, scores, result)
+
+
+def rater_in_mean(submission: Submission, reference: Reference) -> str | None:
+    """The observer whose own points the submission is, where the reference is a mean with that observer in it."""
+    rule = reference.task.reference
+    if reference.observer != "reference" or rule.rule != "mean":
+        return None
+    for observer in rule.observers:
+        if observer in reference.observers and all(name in reference.observers for name in rule.observers):
+            points = reference.observer_mm(observer)
+            if np.array_equal(points, submission.points_mm, equal_nan=True):
+                return observer
+    return None
+
+
+def _aggregate(scores: metrics.Scores, submission: Submission, task: Task, *, resamples: int, seed: int) -> Aggregates:
+    thresholds, tie = task.success_thresholds_mm, task.success_tie
+    keys = [threshold_key(threshold) for threshold in thresholds]
+    intervals = statistics.bootstrap(scores.error_mm, thresholds, tie=tie, resamples=resamples, seed=seed)
+    runtime = metrics.summarise_runtime(submission.runtime_s)
+    rows: dict[str, LandmarkResult] = {}
+    confidence: dict[str, Any] = {"mre_mm": intervals.mre_mm, "sdr": dict(zip(keys, intervals.sdr, strict=True))}
+    confidence["landmarks"] = {}
+    for column, name in enumerate(task.names):
+        errors = scores.error_mm[:, column]
+        mean_interval = intervals.landmark_mre_mm[column]
+        # A landmark that is in no image has no error: it has no row, its false alarms count in the total.
+        if not np.isfinite(errors).any() or mean_interval is None:
+            continue
+        rows[name] = LandmarkResult(
+            mre_mm=ErrorSummary(**metrics.summarise_errors(errors)),
+            sdr=dict(zip(keys, metrics.success_rates(errors, thresholds, tie=tie), strict=True)),
+            n_missing=int(scores.missing[:, column].sum()),
+            n_false_alarms=int(scores.false_alarm[:, column].sum()),
+        )
+        confidence["landmarks"][name] = {
+            "mre_mm": {"mean": mean_interval},
+            "sdr": {key: value for key, value in zip(keys, intervals.landmark_sdr[column], strict=True) if value},
+        }
+    return Aggregates(
+        mre_mm=ErrorSummary(**metrics.summarise_errors(scores.error_mm)),
+        sdr=dict(zip(keys, metrics.success_rates(scores.error_mm, thresholds, tie=tie), strict=True)),
+        landmarks=rows,
+        n_missing=int(scores.missing.sum()),
+        n_false_alarms=int(scores.false_alarm.sum()),
+        runtime_s=None if runtime is None else Runtime(**runtime),
+        confidence=confidence,
+    )

@@ -1,0 +1,175 @@
+"""Confidence intervals by bootstrap over cases: points of one image are not independent, so whole cases are drawn.
+
+Everything is a product with the matrix of draws W (resamples, cases): sums for means and rates, and for quantiles of
+the pooled points a search over blocks of sorted errors, exact and far cheaper than sorting every resample.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .metrics import QUANTILES, success
+
+DEFAULT_RESAMPLES = 2000
+DEFAULT_SEED = 20150416
+LEVEL = 0.95
+BLOCKS = 256
+CHUNK_ELEMENTS = 8_000_000
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """95 % percentile intervals. mre_mm: by statistic (mean, sd, ...); sdr: by threshold, in the given order.
+
+    landmark_mre_mm: of the mean, by landmark; landmark_sdr: by landmark and threshold; None where nothing is scored.
+    """
+
+    mre_mm: dict[str, Interval]
+    sdr: list[Interval]
+    landmark_mre_mm: list[Interval | None]
+    landmark_sdr: list[list[Interval | None]]
+
+
+def bootstrap(
+    error_mm: NDArray[np.float64],
+    thresholds_mm: Sequence[float],
+    *,
+    tie: str,
+    resamples: int = DEFAULT_RESAMPLES,
+    seed: int = DEFAULT_SEED,
+) -> Intervals:
+    """Percentile bootstrap intervals of the error statistics and success rates; the same seed gives the same numbers.
+
+    error_mm: (cases, landmarks), NaN where a landmark is not scored. The maximum has no interval: a resample never
+    passes the sample's own maximum, so its bootstrap says nothing about the population.
+    """
+    n_cases, n_landmarks = error_mm.shape
+    scored = np.isfinite(error_mm)
+    errors = np.where(scored, error_mm, 0.0)
+    counts = scored.sum(axis=1).astype(np.float64)
+    hits = np.stack([success(error_mm, threshold, tie=tie) for threshold in thresholds_mm], axis=2)
+    columns = np.concatenate(
+        [
+            counts[:, None],
+            errors.sum(axis=1, keepdims=True),
+            (errors**2).sum(axis=1, keepdims=True),
+            hits.sum(axis=1),
+            scored,
+            errors,
+            hits.reshape(n_cases, -1),
+        ],
+        axis=1,
+        dtype=np.float64,
+    )
+    pooled = _SortedPoints.of(error_mm)
+    sums: list[NDArray[np.float64]] = []
+    quantiles: list[NDArray[np.float64]] = []
+    for draws in draw_cases(n_cases, resamples=resamples, seed=seed):
+        sums.append(draws @ columns)
+        quantiles.append(pooled.quantiles(draws, list(QUANTILES.values())))
+    total = np.concatenate(sums)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _intervals(total, np.concatenate(quantiles), n_landmarks=n_landmarks, n_thresholds=len(thresholds_mm))
+
+
+def _intervals(
+    total: NDArray[np.float64], quantiles: NDArray[np.float64], *, n_landmarks: int, n_thresholds: int
+) -> Intervals:
+    n, s1, s2 = total[:, 0], total[:, 1], total[:, 2]
+    rest = 3 + n_thresholds
+    landmark_n = total[:, rest : rest + n_landmarks]
+    landmark_mean = total[:, rest + n_landmarks : rest + 2 * n_landmarks] / landmark_n
+    landmark_sdr = total[:, rest + 2 * n_landmarks :].reshape(-1, n_landmarks, n_thresholds) / landmark_n[..., None]
+    by_name = dict(zip(QUANTILES, quantiles.T, strict=True))
+    statistics = {
+        "mean": s1 / n,
+        "sd": np.sqrt(np.maximum(s2 - s1**2 / n, 0.0) / (n - 1)),
+        **by_name,
+        "iqr": by_name["q75"] - by_name["q25"],
+        "rms": np.sqrt(s2 / n),
+    }
+    found = {name: interval(values) for name, values in statistics.items()}
+    sdr = [interval(total[:, 3 + t] / n) for t in range(n_thresholds)]
+    return Intervals(
+        mre_mm={name: value for name, value in found.items() if value is not None},
+        sdr=[value for value in sdr if value is not None],
+        landmark_mre_mm=[interval(landmark_mean[:, k]) for k in range(n_landmarks)],
+        landmark_sdr=[[interval(landmark_sdr[:, k, t]) for t in range(n_thresholds)] for k in range(n_landmarks)],
+    )
+
+
+def interval(values: NDArray[np.float64]) -> Interval | None:
+    """The central 95 % of bootstrap values; None where none is finite.
+
+    A resample that drew no case with the landmark has no value, and takes no part.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return None
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return low, high
+
+
+def draw_cases(n_cases: int, *, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Chunks (chunk, n_cases) of how often each resample draws each case; chunked so that memory stays bounded."""
+    generator = np.random.default_rng(seed)
+    chunk = max(1, min(resamples, CHUNK_ELEMENTS // n_cases))
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        drawn = generator.integers(0, n_cases, size=(size, n_cases), dtype=np.int32).astype(np.int64)
+        drawn += np.arange(size)[:, None] * n_cases
+        yield np.bincount(drawn.ravel(), minlength=size * n_cases).reshape(size, n_cases).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _SortedPoints:
+    """All scored errors in order, cut into equal blocks, with the number of points per case and block."""
+
+    errors_mm: NDArray[np.float64]
+    case: NDArray[np.int64]
+    block_length: int
+    per_block: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, error_mm: NDArray[np.float64]) -> "_SortedPoints":
+        case, landmark = np.nonzero(np.isfinite(error_mm))
+        errors = error_mm[case, landmark]
+        order = np.argsort(errors, kind="stable")
+        errors, case = errors[order], case[order]
+        length = max(1, -(-errors.size // BLOCKS))
+        blocks = -(-errors.size // length)
+        cell = case * blocks + np.arange(errors.size) // length
+        per_block = np.bincount(cell, minlength=error_mm.shape[0] * blocks).reshape(-1, blocks).astype(np.float64)
+        return cls(errors, case, length, per_block)
+
+    def quantiles(self, draws: NDArray[np.float64], shares: Sequence[float]) -> NDArray[np.float64]:
+        """(chunk, shares) linearly interpolated quantiles of every resample's pooled errors; NaN for an empty one."""
+        cumulative = np.cumsum(draws @ self.per_block, axis=1)
+        position = np.asarray(shares)[None, :] * (cumulative[:, -1:] - 1)
+        lower = np.floor(position)
+        result = np.full(position.shape, np.nan)
+        filled = cumulative[:, -1] > 0
+        for column in range(position.shape[1]):
+            rank = lower[:, column]
+            low = self._order_statistic(draws, cumulative, rank)
+            high = self._order_statistic(draws, cumulative, np.minimum(rank + 1, cumulative[:, -1] - 1))
+            result[:, column] = low + (position[:, column] - rank) * (high - low)
+        result[~filled] = np.nan
+        return result
+
+    def _order_statistic(
+        self, draws: NDArray[np.float64], cumulative: NDArray[np.float64], rank: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        rows = np.arange(len(draws))
+        block = np.minimum((cumulative <= rank[:, None]).sum(axis=1), cumulative.shape[1] - 1)
+        before = np.where(block > 0, cumulative[rows, block - 1], 0.0)
+        index = block[:, None] * self.block_length + np.arange(self.block_length)
+        inside = index < self.errors_mm.size
+        index = np.minimum(index, self.errors_mm.size - 1)
+        weight = draws[rows[:, None], self.case[index]] * inside
+        within = (np.cumsum(weight, axis=1) + before[:, None] <= rank[:, None]).sum(axis=1)
+        return self.errors_mm[index[rows, np.minimum(within, self.block_length - 1)]]

@@ -1,0 +1,57 @@
+"""The summary that people read on a terminal: protocol, overall line, one line per landmark."""
+
+from collections.abc import Sequence
+
+from .results import Metrics, Protocol
+
+SHOWN_THRESHOLDS = ("2_0mm", "2_5mm", "3_0mm", "4_0mm")
+
+
+def protocol_line(metrics: Metrics) -> str:
+    """One line that says what the numbers mean; it stands at every table and on every page."""
+    protocol: Protocol = metrics.protocol
+    part = f", subset {protocol.subset}" if protocol.subset else ""
+    sign = "<" if protocol.tie == "strict" else "<="
+    return (
+        f"{metrics.task} v{metrics.task_version} | reference: {protocol.reference} | success: error {sign} threshold | "
+        f"missing: {protocol.missing_error_mm:g} mm | {protocol.split}{part}: {protocol.n_cases} cases, "
+        f"{protocol.n_points} points | {protocol.disclosure} | kit {metrics.kit_version}"
+    )
+
+
+def shown_thresholds(keys: Sequence[str]) -> list[str]:
+    """The thresholds of a narrow table: 2, 2.5, 3 and 4 mm where the task has them, else up to four of its own."""
+    usual = [key for key in SHOWN_THRESHOLDS if key in keys]
+    return usual or list(keys)[:4]
+
+
+def threshold_text(key: str) -> str:
+    """`2_5mm` -> `2.5 mm`."""
+    return key.replace("_", ".").replace("mm", " mm").replace(".0 ", " ")
+
+
+def summary(metrics: Metrics) -> str:
+    """The printed summary table."""
+    aggregates = metrics.aggregates
+    keys = shown_thresholds(list(aggregates.sdr))
+    width = max([12, *(len(name) for name in aggregates.landmarks or {})])
+    head = f"{'':<{width}} {'mean':>8} {'SD':>8} {'median':>8} {'IQR':>8}  " + " ".join(
+        f"{'< ' + threshold_text(key):>9}" for key in keys
+    )
+    if metrics.protocol.tie == "inclusive":
+        head = head.replace("< ", "<=")
+    lines = [protocol_line(metrics), head]
+    rows = [(name, row.mre_mm, row.sdr) for name, row in (aggregates.landmarks or {}).items()]
+    for name, errors, sdr in [*rows, ("all", aggregates.mre_mm, aggregates.sdr)]:
+        sd = "" if errors.sd is None else f"{errors.sd:.3f}"
+        numbers = f"{errors.mean:8.3f} {sd:>8} {errors.median:8.3f} {errors.iqr:8.3f}"
+        lines.append(f"{name:<{width}} {numbers}  " + " ".join(f"{100 * sdr[key]:7.2f} %" for key in keys))
+    low, high = aggregates.confidence["mre_mm"]["mean"]
+    lines.append(
+        f"mean radial error {aggregates.mre_mm.mean:.3f} mm (95 % interval {low:.3f} to {high:.3f}, over cases)"
+    )
+    lines.append(f"missing {aggregates.n_missing}, false alarms {aggregates.n_false_alarms}")
+    if aggregates.runtime_s is not None:
+        time = aggregates.runtime_s
+        lines.append(f"run time per case: mean {time.mean:.2f} s, median {time.median:.2f} s, maximum {time.max:.2f} s")
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from landmark_challenge.cli import cli, main
+from landmark_challenge.reference import write_reference
+from landmark_evaluation import container
+
+
+@pytest.fixture
+def case(kit, points, tmp_path):
+    task = kit.task()
+    data = kit.dataset(tmp_path / "data", task, {"one": points}, splits={"case5": "train"})
+    kit.platform(tmp_path / "p", task, (points + [1.0, 2.0, 2.0])[:5], invoke_duration="PT0.5S")
+    return data
+
+
+def test_evaluate_writes_the_result_and_prints_the_protocol(case, tmp_path):
+    outcome = CliRunner().invoke(
+        cli, ["evaluate", str(tmp_path / "p"), str(case.folder), "--out", str(tmp_path / "r"), "--no-report"]
+    )
+    assert outcome.exit_code == 0, outcome.output
+    metrics = json.loads((tmp_path / "r/metrics.json").read_text())
+    assert metrics["aggregates"]["mre_mm"]["mean"] == pytest.approx(3.0)
+    assert metrics["aggregates"]["runtime_s"] == {"mean": 0.5, "median": 0.5, "p95": 0.5, "max": 0.5}
+    details = json.loads((tmp_path / "r/details.json").read_text())
+    assert [c["case"] for c in details["cases"]] == [f"case{k}" for k in range(5)]
+    assert details["cases"][0]["points"][0]["error_mm"] == pytest.approx(3.0)
+    first = outcome.output.splitlines()[0]
+    assert "reference: one" in first and "5 cases, 15 points" in first and "error < threshold" in first
+
+
+def test_bad_input_ends_with_code_2_one_line_and_no_result(case, tmp_path, capsys):
+    (tmp_path / "p/pk-0/output/anatomical-landmarks.json").write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(tmp_path / "p"), str(case.folder), "--out", str(tmp_path / "r")])
+    captured = capsys.readouterr()
+    assert ended.value.code == 2
+    assert captured.err.count("\n") == 1 and "anatomical-landmarks.json: wanted JSON" in captured.err
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.fixture
+def mounts(case, tmp_path, monkeypatch):
+    write_reference(case, tmp_path / "truth", disclosure="open")
+    for name, folder in (("INPUT", "p"), ("GROUND_TRUTH", "truth"), ("OUTPUT", "output")):
+        monkeypatch.setattr(container, name, tmp_path / folder)
+    return tmp_path
+
+
+def test_the_container_writes_metrics_alone(mounts):
+    assert container.main([]) == 0
+    assert [path.name for path in (mounts / "output").iterdir()] == ["metrics.json"]
+    assert json.loads((mounts / "output/metrics.json").read_text())["aggregates"]["mre_mm"]["mean"] == pytest.approx(3)
+
+
+def test_the_container_writes_details_where_the_organiser_asks_for_them(mounts):
+    path = mounts / "truth/reference.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "details": True}))
+    assert container.main([]) == 0
+    assert sorted(path.name for path in (mounts / "output").iterdir()) == ["details.json", "metrics.json"]
+
+
+def test_the_container_tells_a_participant_what_is_wrong_with_the_submission(mounts, capsys):
+    (mounts / "p/pk-1/output/anatomical-landmarks.json").write_text("[]")
+    assert container.main([]) == 1
+    assert "pk-1/output/anatomical-landmarks.json: wanted" in capsys.readouterr().err
+    assert not (mounts / "output").exists()
+
+
+def test_the_container_quotes_nothing_of_a_broken_reference(mounts, capsys):
+    path = mounts / "truth/landmarks/reference/case1.json"
+    path.write_text(path.read_text().replace('"version"', '"secret-31.4159"'))
+    assert container.main([]) == 1
+    err = capsys.readouterr().err
+    assert "31.4159" not in err and "case1" not in err and "tell the organisers" in err
+
+
+def test_the_container_names_an_unexpected_failure_by_type_alone(mounts, capsys, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("reference at 31.4159 mm")
+
+    monkeypatch.setattr(container, "evaluate_submission", fail)
+    assert container.main([]) == 1
+    err = capsys.readouterr().err
+    assert "31.4159" not in err and "RuntimeError" in err
+    with pytest.raises(RuntimeError, match="the evaluation failed"):
+        container.invoke_once()
+
+
+def test_the_plain_path_imports_nothing_heavy():
+    code = "import sys, landmark_evaluation.cli; print(sorted(m for m in sys.modules if '.' not in m))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for name in ("pandas", "scipy", "matplotlib", "sklearn", "torch", "jinja2"):
+        assert f"'{name}'" not in loaded
+
+
+def test_observers_are_submissions(kit, points, tmp_path):
+    task = kit.task(observers=("one", "two"))
+    kit.dataset(tmp_path / "data", task, {"one": points, "two": points + np.array([2.0, 0, 0])})
+    arguments = ["evaluate", str(tmp_path / "data/landmarks/one"), str(tmp_path / "data"), "--no-report"]
+    outcome = CliRunner().invoke(cli, [*arguments, "--observer", "two", "--out", str(tmp_path / "r")])
+    assert outcome.exit_code == 0 and "reference: two" in outcome.output
+    found = json.loads((tmp_path / "r/metrics.json").read_text())
+    assert found["aggregates"]["mre_mm"]["mean"] == pytest.approx(2.0)
+    assert found["aggregates"]["sdr"]["2_0mm"] == 0.0, "2 mm is exactly the threshold, and the tie is strict"

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.reference import write_reference
+from landmark_evaluation.references import open_reference
+
+
+@pytest.fixture
+def raters(points):
+    generator = np.random.default_rng(1)
+    shifted = {name: points + generator.normal(0, 1, points.shape).round(1) for name in ("one", "two", "three")}
+    shifted["two"][0, 1] = np.nan
+    return shifted
+
+
+@pytest.fixture
+def data(kit, raters, tmp_path):
+    task = kit.task(observers=("one", "two", "three"))
+    subsets = {"case0": "left", "case1": "right"}
+    return kit.dataset(
+        tmp_path / "data", task, raters, subsets=subsets, not_assessed={"case2": ["a"]}, splits={"case5": "train"}
+    )
+
+
+@pytest.fixture(params=["dataset", "reference folder"])
+def folder(request, data, tmp_path):
+    if request.param == "reference folder":
+        write_reference(data, tmp_path / "hidden", disclosure="open")
+        return tmp_path / "hidden"
+    return data.folder
+
+
+def test_the_reference_is_the_mean_and_says_so(folder, raters):
+    truth = open_reference(folder)
+    assert [case.name for case in truth.cases] == ["case0", "case1", "case2", "case3", "case4"]
+    assert np.allclose(truth.points_mm, np.mean(list(raters.values()), axis=0)[:5], equal_nan=True)
+    assert np.isnan(truth.points_mm[0, 1]).all(), "a landmark that one rater did not see is absent"
+    assert truth.assessed.sum() == 5 * 3 - 1 and not truth.assessed[2, 0]
+    assert truth.rule == "mean of one, two, three"
+    assert truth.observers == ("one", "three", "two")
+
+
+def test_an_observer_may_take_its_place(folder, raters):
+    truth = open_reference(folder, observer="two")
+    assert np.array_equal(truth.points_mm, raters["two"][:5], equal_nan=True)
+    assert truth.rule == "two"
+
+
+def test_leaving_a_rater_out_leaves_the_mean_of_the_others(folder, raters):
+    truth = open_reference(folder).leaving_out("two")
+    assert np.allclose(truth.points_mm, (raters["one"] + raters["three"])[:5] / 2)
+    assert truth.rule.startswith("mean of one, three (two is part of the mean of one, two, three")
+
+
+def test_a_subset_narrows_the_split(folder):
+    assert [case.name for case in open_reference(folder, subset="right").cases] == ["case1"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"subset": "up"}, "there are none"),
+        ({"observer": "four"}, "wanted one of the observers"),
+        ({"split": "validation"}, "validation"),
+    ],
+)
+def test_a_choice_that_is_not_there_is_refused(folder, choice, message):
+    with pytest.raises(ChallengeError, match=message):
+        open_reference(folder, **choice)
+
+
+def test_a_case_without_points_is_refused(folder):
+    (folder / "landmarks" / "reference" / "case3.json").unlink()
+    with pytest.raises(ChallengeError, match=r"case3\.json: wanted a JSON file"):
+        open_reference(folder)
+
+
+def test_any_other_folder_is_refused(tmp_path):
+    with pytest.raises(ChallengeError, match="got neither"):
+        open_reference(tmp_path)

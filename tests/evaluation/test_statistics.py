@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from landmark_evaluation import metrics, statistics
+
+
+def errors_mm(seed=3, cases=23, landmarks=5, lost=0.15):
+    generator = np.random.default_rng(seed)
+    errors = generator.gamma(2.0, 1.0, (cases, landmarks)) * generator.uniform(0.5, 2, (cases, 1))
+    errors[generator.random(errors.shape) < lost] = np.nan
+    return errors.round(1)
+
+
+def naive(errors, thresholds, tie, resamples, seed):
+    """The same resamples, one by one, through the plain summaries."""
+    rows = []
+    for draws in statistics.draw_cases(len(errors), resamples=resamples, seed=seed):
+        for weights in draws:
+            sample = np.repeat(errors, weights.astype(int), axis=0)
+            summary = metrics.summarise_errors(sample)
+            rows.append((summary, metrics.success_rates(sample, thresholds, tie=tie), np.nanmean(sample[:, 1])))
+    return rows
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.15])
+@pytest.mark.parametrize("tie", ["strict", "inclusive"])
+def test_the_fast_bootstrap_equals_the_plain_one(tie, lost):
+    errors, thresholds = errors_mm(lost=lost), [1.0, 2.0, 4.0]
+    found = statistics.bootstrap(errors, thresholds, tie=tie, resamples=300, seed=5)
+    rows = naive(errors, thresholds, tie, 300, 5)
+    for name in ("mean", "sd", "median", "q25", "q75", "iqr", "rms", "p95"):
+        expected = np.quantile([row[0][name] for row in rows], [0.025, 0.975])
+        assert found.mre_mm[name] == pytest.approx(expected, abs=1e-9), name
+    for column in range(3):
+        assert found.sdr[column] == pytest.approx(np.quantile([row[1][column] for row in rows], [0.025, 0.975]))
+    assert found.landmark_mre_mm[1] == pytest.approx(np.quantile([row[2] for row in rows], [0.025, 0.975]))
+
+
+def test_many_points_per_block_give_the_same_quantiles(monkeypatch):
+    errors = errors_mm(cases=200)
+    many = statistics.bootstrap(errors, [2.0], tie="strict", resamples=50)
+    monkeypatch.setattr(statistics, "BLOCKS", 3)
+    assert statistics.bootstrap(errors, [2.0], tie="strict", resamples=50) == many
+
+
+def test_chunks_do_not_change_the_numbers_of_a_chunk_size_that_divides(monkeypatch):
+    errors = errors_mm()
+    whole = statistics.bootstrap(errors, [2.0], tie="strict", resamples=64)
+    monkeypatch.setattr(statistics, "CHUNK_ELEMENTS", 16 * len(errors))
+    assert statistics.bootstrap(errors, [2.0], tie="strict", resamples=64) == whole
+
+
+def test_the_same_seed_repeats_and_another_does_not():
+    errors = errors_mm()
+    assert statistics.bootstrap(errors, [2.0], tie="strict") == statistics.bootstrap(errors, [2.0], tie="strict")
+    assert statistics.bootstrap(errors, [2.0], tie="strict") != statistics.bootstrap(
+        errors, [2.0], tie="strict", seed=1
+    )
+
+
+def test_equal_cases_leave_no_width():
+    found = statistics.bootstrap(np.full((10, 4), 1.5), [1.0, 2.0], tie="strict", resamples=100)
+    assert found.mre_mm["mean"] == (1.5, 1.5)
+    assert found.mre_mm["sd"] == (0.0, 0.0)
+    assert found.sdr == [(0.0, 0.0), (1.0, 1.0)]
+
+
+def test_whole_cases_are_drawn_and_not_points():
+    # Every case is constant, so points are worth one per case: the interval is that of the case means.
+    generator = np.random.default_rng(0)
+    cases = generator.gamma(2, 1, 50)
+    wide = statistics.bootstrap(np.repeat(cases[:, None], 40, axis=1), [2.0], tie="strict").mre_mm["mean"]
+    standard_error = cases.std(ddof=1) / 50**0.5
+    assert wide[1] - wide[0] == pytest.approx(2 * 1.96 * standard_error, rel=0.12)
+
+
+def test_a_landmark_that_is_nowhere_has_no_interval():
+    errors = errors_mm(lost=0.0)
+    errors[:, 2] = np.nan
+    assert statistics.bootstrap(errors, [2.0], tie="strict", resamples=50).landmark_mre_mm[2] is None
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    generator = np.random.default_rng(11)
+    hits = 0
+    for _ in range(300):
+        sample = generator.gamma(2, 1, (60, 3)) + generator.gamma(2, 0.5, (60, 1))
+        low, high = statistics.bootstrap(sample, [2.0], tie="strict", resamples=400).mre_mm["mean"]
+        hits += low <= 3.0 <= high
+    assert 0.90 <= hits / 300 <= 0.98
