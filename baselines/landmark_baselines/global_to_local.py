@@ -1,0 +1,583 @@
+"""Global-to-local FCNN: patch-wise regression and classification, first over the image, then around each landmark.
+
+Noothout et al., "Deep Learning-Based Regression and Classification for Automatic Landmark Localization in Medical
+Images", IEEE TMI 39(12), 2020. What the paper leaves open is chosen where the comment says so.
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from landmark_challenge.dataset import Dataset
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.images import Image
+from landmark_challenge.landmarks import Landmarks, Localization
+from landmark_challenge.task import Task
+
+from .augmentation import Augmentation, change_intensity, random_warp, warp_images, warp_points
+from .blocks import CHANNELS_LAST, convolution, dense_head, parameter_count, residual_block
+from .checkpoints import MODEL_FILE, Model, mean_shape_of, provenance_of, read_model, save_model
+from .grids import cell_centres, cell_of, rescale
+from .patches import sample_windows
+from .presets import from_plain
+from .store import Store, load_store, prepare
+from .training import Schedule, batch_indices, fast_bfloat16, fit, report, set_threads, step_generator
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One FCNN. stem: channels of the 7x7 convolution of stride 2, 0 for none. widths, pairs, pools: per block."""
+
+    stem: int
+    widths: tuple[int, ...]
+    pairs: tuple[int, ...]
+    pools: tuple[bool, ...]
+    head: tuple[int, ...]
+
+    @property
+    def stride(self) -> int:
+        """2^n voxels: the side of a patch and the spacing of the output grid."""
+        return 2 ** (sum(self.pools) + (self.stem > 0))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the two stages. spacing_mm: of the voxels it works on. window: side of a training sub-image in voxels,
+    0 for the whole image (global stage) or chosen from the global stage's validation errors (local stage).
+    """
+
+    spacing_mm: float
+    window: int
+    architecture: Architecture
+    schedule: Schedule
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A preset. regression: `log` displacements, `linear` ones, or `none`; classification: on or off (section V-B).
+
+    classification_weight: of the cross-entropy beside the mean absolute error of the displacements; the paper adds both
+    means as they are (1). coordinate_weight: of an extra loss on the decoded point in voxels; the paper has none (0).
+    """
+
+    global_stage: Stage
+    local_stage: Stage
+    regression: str = "log"
+    classification: bool = True
+    classification_weight: float = 1.0
+    coordinate_weight: float = 0.0
+    local_passes: int = 1
+
+
+class PatchNetwork(nn.Module):
+    """Analyses an image in patches of 2^n voxels: is the landmark in the patch, and where is it from its centre."""
+
+    def __init__(self, ndim: int, landmarks: int, architecture: Architecture) -> None:
+        super().__init__()
+        self.ndim, self.landmarks = ndim, landmarks
+        layers: list[nn.Module] = []
+        width = 1
+        if architecture.stem:
+            layers.append(convolution(ndim, width, architecture.stem, kernel=7, stride=2))
+            width = architecture.stem
+        for next_width, pairs, pool in zip(architecture.widths, architecture.pairs, architecture.pools, strict=True):
+            layers.append(residual_block(ndim, width, next_width, pairs=pairs, pool=pool))
+            width = next_width
+        self.body = nn.Sequential(*layers)
+        self.classify = dense_head(ndim, width, architecture.head, landmarks)
+        self.regress = dense_head(ndim, width, architecture.head, landmarks * ndim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, ...) -> logits (B, L, *grid) and displacements (B, L, ndim, *grid) as regressed."""
+        features = self.body(x)
+        displacement = self.regress(features).float()
+        return self.classify(features).float(), displacement.unflatten(1, (self.landmarks, self.ndim))
+
+
+class LocalNetworks(nn.Module):
+    """One specialised network per landmark."""
+
+    def __init__(self, ndim: int, landmarks: int, architecture: Architecture) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(PatchNetwork(ndim, 1, architecture) for _ in range(landmarks))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, 1, *window) -> as PatchNetwork, channel by channel."""
+        parts = [network(_channels_last(x[:, i])) for i, network in enumerate(self.networks)]
+        return torch.cat([part[0] for part in parts], dim=1), torch.cat([part[1] for part in parts], dim=1)
+
+
+def to_log(displacement: Tensor) -> Tensor:
+    """sign(d) ln(1 + |d|), d in voxels: smooth, odd and invertible (the paper does not say which logarithm)."""
+    return torch.sign(displacement) * torch.log1p(displacement.abs())
+
+
+def from_log(value: Tensor) -> Tensor:
+    """The inverse of `to_log`; clamped so that a wild value stays finite."""
+    return torch.sign(value) * torch.expm1(value.abs().clamp(max=12.0))
+
+
+def patch_loss(outputs: tuple[Tensor, Tensor], points: Tensor, settings: Settings, *, stride: int) -> Tensor:
+    """Loss of one batch; points (B, L, ndim) voxel coordinates in the input, NaN where there is nothing to learn from.
+
+    A point outside the input still trains: no patch holds it, and its displacements are valid (the paper does not say).
+    """
+    logits, regressed = outputs
+    shape = logits.shape[2:]
+    known = torch.isfinite(points).all(dim=-1)
+    target = torch.nan_to_num(points)
+    centres = cell_centres(shape, stride, device=logits.device)
+    loss = logits.new_zeros(())
+    weights = known.float()
+    share = weights / weights.sum().clamp(min=1)
+    if settings.classification:
+        cell, inside = cell_of(points, shape, stride)
+        labels = F.one_hot(cell, math.prod(shape)).float() * inside.unsqueeze(-1)
+        entropy = F.binary_cross_entropy_with_logits(logits.flatten(2), labels, reduction="none").mean(dim=-1)
+        loss = loss + settings.classification_weight * (entropy * share).sum()
+    if settings.regression != "none":
+        displacement = target.reshape(*target.shape, *[1] * len(shape)) - centres
+        wanted = to_log(displacement) if settings.regression == "log" else displacement
+        error = (regressed - wanted).abs().flatten(2).mean(dim=-1)
+        loss = loss + (error * share).sum()
+    if settings.coordinate_weight > 0:
+        decoded = decode(outputs, settings, stride=stride)
+        error = to_log(decoded - target).abs().mean(dim=-1)
+        loss = loss + settings.coordinate_weight * (error * share).sum()
+    return loss
+
+
+def decode(outputs: tuple[Tensor, Tensor], settings: Settings, *, stride: int) -> Tensor:
+    """(B, L, ndim) voxel coordinates: the mean of what the patches point to, weighted by their posteriors.
+
+    Where no posterior is left (their sum underflows) the patch of the largest logit decides alone.
+    """
+    logits, regressed = outputs
+    centres = cell_centres(logits.shape[2:], stride, device=logits.device)
+    if settings.regression == "log":
+        pointed = centres + from_log(regressed)
+    elif settings.regression == "linear":
+        pointed = centres + regressed
+    else:
+        pointed = centres.expand(*regressed.shape)
+    pointed = pointed.flatten(3)
+    if not settings.classification:
+        return pointed.mean(dim=-1)
+    flat = logits.flatten(2)
+    # sigmoid(x) / sum sigmoid, scaled by its largest value so that the sum never underflows
+    log_weights = F.logsigmoid(flat)
+    weights = torch.exp(log_weights - log_weights.amax(dim=-1, keepdim=True))
+    weights = weights / weights.sum(dim=-1, keepdim=True)
+    return (pointed * weights.unsqueeze(2)).sum(dim=-1)
+
+
+def _placed(module: nn.Module, device: str, ndim: int) -> nn.Module:
+    return module.to(device).to(memory_format=CHANNELS_LAST[ndim])  # type: ignore[call-overload]
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=CHANNELS_LAST[x.ndim - 2])
+
+
+def _padded(images: Tensor, stride: int) -> Tensor:
+    """(B, 1, ...) continued by its border at the far side to a multiple of `stride`, so that no strip is dropped."""
+    margins: list[int] = []
+    for count in reversed(images.shape[2:]):
+        margins += [0, -count % stride]
+    return F.pad(images, margins, mode="replicate") if any(margins) else images
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    enabled = device.type == "cuda" or fast_bfloat16()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+@torch.inference_mode()
+def run_global(network: nn.Module, images: Tensor, settings: Settings) -> Tensor:
+    """(B, 1, ...) whole images -> (B, L, ndim) voxel coordinates of the global stage."""
+    stride = settings.global_stage.architecture.stride
+    with _autocast(images.device):
+        outputs = network(_channels_last(_padded(images, stride)))
+    return decode(outputs, settings, stride=stride)
+
+
+@torch.inference_mode()
+def run_local(network: nn.Module, images: Tensor, estimates: Tensor, settings: Settings, *, window: int) -> Tensor:
+    """(B, 1, ...) images and (B, L, ndim) estimates -> refined ones, both in voxels of the local stage."""
+    stride = settings.local_stage.architecture.stride
+    size = (window,) * (images.ndim - 2)
+    for _ in range(settings.local_passes):
+        windows = sample_windows(images, estimates, size)
+        with _autocast(images.device):
+            outputs = network(windows)
+        estimates = decode(outputs, settings, stride=stride) + estimates - (window - 1) / 2
+    return estimates
+
+
+def choose_window(errors_mm: Tensor, stage: Stage) -> int:
+    """Side in voxels of the local window: the global stage's validation errors decide (section V-A1).
+
+    Twice the 98th percentile of the errors plus room for one receptive field; a multiple of twice the stride.
+    """
+    unit = 2 * stage.architecture.stride
+    wanted = 2 * float(torch.quantile(errors_mm, 0.98)) / stage.spacing_mm
+    return int(min(max(math.ceil(wanted / unit) * unit, 16), 128))
+
+
+def train(
+    dataset: Dataset,
+    *,
+    output: Path,
+    device: str,
+    preset: str = "cpu",
+    seed: int = 0,
+    resume: bool = False,
+    settings: Settings | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+) -> None:
+    """Train both stages into a model folder; an interrupted run goes on with `resume`."""
+    settings = settings or preset_settings(preset, dataset.task)
+    set_threads()
+    torch.manual_seed(seed)
+    begun = time.monotonic()
+    ndim, landmarks = dataset.task.dimension, len(dataset.task.names)
+    coarse, fine = settings.global_stage, settings.local_stage
+    cases = {split: dataset.cases(split=split) for split in ("train", "validation")}
+    for split, some in cases.items():
+        if not some:
+            raise ChallengeError(f"{dataset.folder}: wanted {split} cases, there are none")
+    spacings = (coarse.spacing_mm, fine.spacing_mm)
+    coarse_train, fine_train = load_store(dataset, cases["train"], spacing_mm=spacings, device=device)
+    coarse_judge, fine_judge = load_store(dataset, cases["validation"], spacing_mm=spacings, device=device)
+    report(
+        f"{dataset.task.name}: {len(coarse_train)} training and {len(coarse_judge)} validation cases in memory "
+        f"after {time.monotonic() - begun:.1f} s"
+    )
+    options: dict[str, Any] = {
+        "folder": output,
+        "seed": seed,
+        "device": device,
+        "devices": devices,
+        "nodes": nodes,
+        "resume": resume,
+    }
+
+    network = _placed(PatchNetwork(ndim, landmarks, coarse.architecture), device, ndim)
+    report(f"global: {parameter_count(network) / 1e6:.2f} M weights, patches of {coarse.architecture.stride} voxels")
+    global_weights = _finished(output / "global.safetensors") if resume else None
+    global_curve: list[Any] = []
+    if global_weights is None:
+        global_curve = fit(
+            network,
+            lambda model, step: _global_loss(model, step, coarse_train, settings, seed=seed),
+            validate=lambda model: float(
+                _errors_mm(_global_points(model, coarse_judge, settings), coarse_judge).mean()
+            ),
+            schedule=coarse.schedule,
+            stage="global",
+            **options,
+        )
+        _save_part(output / "global.safetensors", network)
+    else:
+        network.load_state_dict(global_weights)
+        report("global: already trained")
+
+    points = _global_points(network.eval(), coarse_judge, settings)
+    errors_mm = _errors_mm(points, coarse_judge)
+    window = fine.window or choose_window(errors_mm, fine)
+    estimates = rescale(points, spacing_from=coarse.spacing_mm, spacing_to=fine.spacing_mm)
+    specialists = _placed(LocalNetworks(ndim, landmarks, fine.architecture), device, ndim)
+    report(
+        f"local: {parameter_count(specialists) / 1e6:.2f} M weights, windows of {window} voxels "
+        f"({window * fine.spacing_mm:.1f} mm), global validation error {float(errors_mm.mean()):.2f} mm"
+    )
+    local_curve = fit(
+        specialists,
+        lambda model, step: _local_loss(model, step, fine_train, settings, window=window, seed=seed),
+        validate=lambda model: float(
+            _errors_mm(_local_points(model, fine_judge, estimates, settings, window=window), fine_judge).mean()
+        ),
+        schedule=fine.schedule,
+        stage="local",
+        **options,
+    )
+    weights = {f"global.{key}": value for key, value in network.state_dict().items()}
+    weights |= {f"local.{key}": value for key, value in specialists.state_dict().items()}
+    halves = {
+        key: value.to(torch.bfloat16) if preset == "tiny" and value.is_floating_point() else value
+        for key, value in weights.items()
+    }
+    provenance = provenance_of(
+        dataset,
+        seed=seed,
+        training_seconds=round(time.monotonic() - begun, 1),
+        device=device,
+        validation_curve={
+            "global": [[p.iteration, p.validation_mm] for p in global_curve],
+            "local": [[p.iteration, p.validation_mm] for p in local_curve],
+        },
+    )
+    described = {**asdict(settings), "window": window}
+    save_model(
+        output, Model("global_to_local", preset, described, dataset.task, provenance, mean_shape_of(dataset), halves)
+    )
+    (output / "global.safetensors").unlink(missing_ok=True)
+
+
+def _global_loss(model: nn.Module, step: int, store: Store, settings: Settings, *, seed: int) -> Tensor:
+    """The loss of one batch of random sub-images (or whole images), augmented."""
+    stage = settings.global_stage
+    generator = step_generator(seed, step)
+    index = batch_indices(len(store), stage.schedule.batch, seed=seed, step=step)
+    images = store.batch(index)
+    shape = torch.tensor(images.shape[:1:-1], dtype=torch.float32, device=images.device)
+    middle = ((shape - 1) / 2).expand(len(index), 1, -1)
+    stride = stage.architecture.stride
+    if stage.window:
+        size = tuple(min(stage.window, count + -count % stride) for count in images.shape[2:])
+        room = (shape - torch.tensor(size[::-1], device=images.device)).clamp(min=0)
+        draw = torch.rand(len(index), 1, images.ndim - 2, generator=generator).to(images.device)
+        middle = middle + (draw - 0.5) * room
+    else:
+        size = tuple(count + -count % stride for count in images.shape[2:])
+    warp = random_warp(middle, size, stage.augmentation, spacing_mm=stage.spacing_mm, generator=generator)
+    windows = change_intensity(warp_images(images, warp)[:, 0], stage.augmentation, generator=generator)
+    points = warp_points(store.points[index.to(images.device)], warp)[:, 0]
+    return patch_loss(model(_channels_last(windows)), points, settings, stride=stride)
+
+
+def _local_loss(model: nn.Module, step: int, store: Store, settings: Settings, *, window: int, seed: int) -> Tensor:
+    """The loss of one batch: for every landmark of every image a sub-image that contains it, augmented."""
+    stage = settings.local_stage
+    generator = step_generator(seed, step)
+    index = batch_indices(len(store), stage.schedule.batch, seed=seed, step=step)
+    images = store.batch(index)
+    points = store.points[index.to(images.device)]
+    # uniform within the window, so that every sub-image contains its landmark (section V-A1)
+    offset = (torch.rand(points.shape, generator=generator) - 0.5) * (window - 1)
+    centres = torch.nan_to_num(points) + offset.to(images.device)
+    size = (window,) * (images.ndim - 2)
+    warp = random_warp(centres, size, stage.augmentation, spacing_mm=stage.spacing_mm, generator=generator)
+    windows = warp_images(images, warp)
+    flat = change_intensity(windows.flatten(0, 1), stage.augmentation, generator=generator)
+    inside = torch.diagonal(warp_points(points, warp), dim1=1, dim2=2).movedim(-1, 1)
+    outputs = model(flat.unflatten(0, windows.shape[:2]))
+    return patch_loss(outputs, inside, settings, stride=stage.architecture.stride)
+
+
+def _global_points(model: nn.Module, store: Store, settings: Settings) -> Tensor:
+    """(N, L, ndim) global estimates of every case of a store."""
+    model.eval()
+    every = torch.arange(len(store))
+    return torch.cat([run_global(model, store.batch(part), settings) for part in every.split(4)])
+
+
+def _local_points(model: nn.Module, store: Store, estimates: Tensor, settings: Settings, *, window: int) -> Tensor:
+    """(N, L, ndim) refined estimates of every case of a store."""
+    model.eval()
+    every = torch.arange(len(store))
+    return torch.cat(
+        [run_local(model, store.batch(part), estimates[part], settings, window=window) for part in every.split(4)]
+    )
+
+
+def _errors_mm(points: Tensor, store: Store) -> Tensor:
+    """(M,) radial errors in mm of the landmarks that are there."""
+    errors = torch.linalg.vector_norm(points - store.points, dim=-1) * store.spacing_mm
+    return errors[torch.isfinite(errors)]
+
+
+def _save_part(path: Path, network: nn.Module) -> None:
+    staged = path.with_suffix(".tmp")
+    save_file({key: value.cpu().contiguous() for key, value in network.state_dict().items()}, staged)
+    staged.replace(path)
+
+
+def _finished(path: Path) -> dict[str, Tensor] | None:
+    return load_file(path) if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class GlobalToLocal:
+    """A trained model, ready to localize."""
+
+    model: Model
+    settings: Settings
+    window: int
+    global_network: nn.Module = field(repr=False)
+    local_networks: nn.Module = field(repr=False)
+    device: torch.device
+
+    @property
+    def task(self) -> Task:
+        """The task it was trained for."""
+        return self.model.task
+
+    def localize(self, image: Image) -> Localization:
+        """Landmarks in mm. The method has no covariance; every landmark of the task is given with probability 1."""
+        coarse, fine = self.settings.global_stage, self.settings.local_stage
+        overview = prepare(image, self.task, coarse.spacing_mm)
+        points = run_global(self.global_network, self._tensor(overview), self.settings)
+        detail = overview if fine.spacing_mm == coarse.spacing_mm else prepare(image, self.task, fine.spacing_mm)
+        estimates = rescale(points, spacing_from=coarse.spacing_mm, spacing_to=fine.spacing_mm)
+        refined = run_local(self.local_networks, self._tensor(detail), estimates, self.settings, window=self.window)
+        index = refined[0].double().cpu().numpy()
+        return Localization(Landmarks(self.task.names, detail.index_to_mm(index)))
+
+    def localize_global(self, image: Image) -> Localization:
+        """The global stage alone."""
+        overview = prepare(image, self.task, self.settings.global_stage.spacing_mm)
+        points = run_global(self.global_network, self._tensor(overview), self.settings)
+        return Localization(Landmarks(self.task.names, overview.index_to_mm(points[0].double().cpu().numpy())))
+
+    def mean_shape(self, image: Image) -> Landmarks:
+        """The fall-back in the frame of an image."""
+        return self.model.mean_landmarks(image)
+
+    def _tensor(self, image: Image) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(image.array))[None, None].to(self.device)
+
+
+def load(model: Path, *, device: str = "cpu") -> GlobalToLocal:
+    """The localizer in a model folder."""
+    set_threads()
+    saved = read_model(model)
+    settings = from_plain(Settings, saved.settings, source=str(model / MODEL_FILE))
+    ndim, landmarks = saved.task.dimension, len(saved.task.names)
+    network = PatchNetwork(ndim, landmarks, settings.global_stage.architecture)
+    specialists = LocalNetworks(ndim, landmarks, settings.local_stage.architecture)
+    for prefix, module in (("global.", network), ("local.", specialists)):
+        part = {key.removeprefix(prefix): value for key, value in saved.weights.items() if key.startswith(prefix)}
+        try:
+            module.load_state_dict(part)
+        except RuntimeError:
+            raise ChallengeError(f"{model}: wanted the weights of the model.json beside them, got others") from None
+        _placed(module, device, ndim).eval()
+    return GlobalToLocal(saved, settings, int(saved.settings["window"]), network, specialists, torch.device(device))
+
+
+def preset_settings(preset: str, task: Task) -> Settings:
+    """The settings of a preset for a task."""
+    if preset not in PRESETS:
+        raise ChallengeError(f"preset: wanted one of {', '.join(PRESETS)}, got '{preset}'")
+    return PRESETS[preset](task)
+
+
+VARIANTS = {
+    "R": {"regression": "linear", "classification": False},
+    "R_log": {"regression": "log", "classification": False},
+    "C": {"regression": "none", "classification": True},
+    "R+C": {"regression": "linear", "classification": True},
+    "R_log+C": {"regression": "log", "classification": True},
+}
+
+
+def variant_settings(variant: str, settings: Settings) -> Settings:
+    """The settings of a row of the paper's ablation (section V-B); `R_log+C` is the proposed method."""
+    if variant not in VARIANTS:
+        raise ChallengeError(f"variant: wanted one of {', '.join(VARIANTS)}, got '{variant}'")
+    return replace(settings, **VARIANTS[variant])  # type: ignore[arg-type]
+
+
+# Random similarity, stretch and smooth deformation beside changes of grey values: 140 images are few. Flips would swap
+# left and right names.
+_AUGMENTATION = Augmentation(
+    rotation_degrees=12,
+    scale=0.15,
+    stretch=0.08,
+    elastic_mm=1.5,
+    contrast=0.3,
+    brightness=0.15,
+    gamma=0.4,
+    noise=0.05,
+)
+
+
+def _paper(task: Task) -> Settings:
+    """Sections II and V-A. In 2D, as for the cephalograms, every block pools; in 3D the first two do."""
+    flat = task.dimension == 2
+    coarse = Architecture(16, (32, 64, 128, 256), (3, 4, 6, 3), (True, True, flat, flat), (256, 256))
+    fine = Architecture(0, (32, 64), (1, 1), (False, True), (64, 64))
+    schedule = Schedule(300_000, 4, 1e-3, validate_every=10_000)
+    spacing = min(task.working_spacing_mm)
+    return Settings(
+        Stage(spacing, 592 if flat else 72, coarse, schedule),
+        Stage(spacing, 16, fine, schedule),
+    )
+
+
+def _modern(schedule: Schedule) -> Schedule:
+    return replace(schedule, policy="one-cycle", weight_decay=1e-4, gradient_norm=5.0)
+
+
+def _fast(task: Task) -> Settings:
+    """The paper's architecture with a one-cycle schedule, augmentation and a wider local window, for one GPU."""
+    paper = _paper(task)
+    coarse, fine = paper.global_stage, paper.local_stage
+    shifted = replace(_AUGMENTATION, shift_mm=8)
+    return replace(
+        paper,
+        global_stage=replace(
+            coarse,
+            schedule=_modern(Schedule(12_000, 16, 2e-3, average=0.999, validate_every=1000)),
+            augmentation=shifted,
+        ),
+        local_stage=replace(
+            fine,
+            window=0,
+            schedule=_modern(Schedule(6_000, 16, 2e-3, average=0.999, validate_every=500)),
+            augmentation=_AUGMENTATION,
+        ),
+        classification_weight=100.0,
+    )
+
+
+def _cpu(task: Task) -> Settings:
+    """Two cores: coarser voxels for the global stage, a deeper and wider-looking local one."""
+    unit = min(task.working_spacing_mm) * (4 if task.dimension == 2 else 1)
+    coarse = Architecture(16, (32, 64, 128, 256), (3, 4, 6, 3), (True, True, False, False), (256, 256))
+    fine = Architecture(0, (32, 64, 64), (1, 1, 1), (False, True, True), (64, 64))
+    return Settings(
+        Stage(
+            unit * (4 if task.dimension == 2 else 2),
+            0,
+            coarse,
+            _modern(Schedule(2000, 8, 2e-3, average=0.995, validate_every=200)),
+            replace(_AUGMENTATION, shift_mm=8),
+        ),
+        Stage(unit, 0, fine, _modern(Schedule(2000, 8, 2e-3, average=0.995, validate_every=200)), _AUGMENTATION),
+        classification_weight=100.0,
+    )
+
+
+def _tiny(task: Task) -> Settings:
+    """Seconds to train, under 2 MB: for the demo and the tests."""
+    cpu = _cpu(task)
+    coarse = Architecture(8, (16, 24, 32), (1, 1, 1), (True, True, False), (32,))
+    fine = Architecture(0, (8, 16, 16), (1, 1, 1), (False, True, True), (16,))
+    return replace(
+        cpu,
+        global_stage=replace(
+            cpu.global_stage,
+            architecture=coarse,
+            schedule=_modern(Schedule(400, 8, 5e-3, average=0.98, validate_every=100)),
+        ),
+        local_stage=replace(
+            cpu.local_stage,
+            architecture=fine,
+            schedule=_modern(Schedule(300, 8, 5e-3, average=0.98, validate_every=100)),
+        ),
+    )
+
+
+PRESETS = {"paper": _paper, "fast": _fast, "cpu": _cpu, "tiny": _tiny}

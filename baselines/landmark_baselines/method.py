@@ -1,0 +1,48 @@
+"""The method contract: a method is one module with `train` and `load`, and one line in METHODS."""
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from landmark_challenge.dataset import Dataset
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.platform import Localizer
+
+from .checkpoints import read_model
+
+METHODS = {
+    "mean_shape": "landmark_baselines.mean_shape",
+    "global_to_local": "landmark_baselines.global_to_local",
+}
+PRESETS = ("paper", "fast", "cpu", "tiny")
+
+
+def method_module(name: str) -> ModuleType:
+    """The module of a method. Raises ChallengeError for an unknown one."""
+    if name not in METHODS:
+        raise ChallengeError(f"method: wanted one of {', '.join(METHODS)}, got '{name}'")
+    return import_module(METHODS[name])
+
+
+def resolve_device(device: str) -> str:
+    """`auto` becomes `cuda` where there is one, else `cpu`."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ChallengeError(f"device: wanted {device}, there is no CUDA device")
+    return device
+
+
+def train_method(name: str, dataset: Dataset, *, output: Path, device: str = "auto", **options: Any) -> None:
+    """Train a method on the `train` split of a dataset into a model folder, choosing on `validation`."""
+    method_module(name).train(dataset, output=output, device=resolve_device(device), **options)
+
+
+def load_model(folder: Path, *, device: str = "auto") -> Localizer:
+    """The localizer in a model folder, ready to run."""
+    name = read_model(folder).method
+    localizer: Localizer = method_module(name).load(folder, device=resolve_device(device))
+    return localizer

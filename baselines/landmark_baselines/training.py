@@ -1,0 +1,310 @@
+"""The training loop of every method: Lightning Fabric, mixed precision, averaged weights, checkpoints, resume.
+
+Randomness is a function of the seed and the step alone, so that a resumed run continues the same curve.
+"""
+
+import copy
+import csv
+import io
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landmark_challenge import files
+from landmark_challenge.errors import ChallengeError
+
+CHECKPOINT_EVERY_S = 120.0
+REPORT_EVERY_S = 15.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How one network is trained. warm_up and the learning rate follow `policy`.
+
+    policy: `constant`, or `one-cycle` (linear rise over the first `warm_up` share, then a cosine to 0). average: decay
+    of the exponential moving average of the weights, 0 for none. validate_every: iterations; the first validation comes
+    after a tenth of that, so that a mistake shows early. patience: validations without a better one before stopping,
+    0 for never.
+    """
+
+    iterations: int
+    batch: int
+    learning_rate: float
+    policy: str = "constant"
+    warm_up: float = 0.1
+    weight_decay: float = 0.0
+    gradient_norm: float = 0.0
+    average: float = 0.0
+    validate_every: int = 1000
+    patience: int = 0
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a training curve; validation_mm is the mean radial error of the validation cases."""
+
+    iteration: int
+    loss: float
+    validation_mm: float
+    seconds: float
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one training step."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step * 7919 + 12345) % (2**63))
+
+
+def batch_indices(count: int, batch: int, *, seed: int, step: int) -> Tensor:
+    """(batch,) indices of the cases of a step: permutations of all cases, one after the other."""
+    chosen = []
+    for position in range(step * batch, (step + 1) * batch):
+        epoch, offset = divmod(position, count)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 9_176_731 + epoch))
+        chosen.append(order[offset])
+    return torch.stack(chosen)
+
+
+def precision_for(device: torch.device) -> Any:
+    """bfloat16 where the device computes it fast, else float32."""
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    return "bf16-mixed" if fast_bfloat16() else "32-true"
+
+
+def fast_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 units (AMX or AVX512-BF16); emulated bfloat16 is slower than float32."""
+    capable = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return bool(capable() or getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def learning_rate_at(schedule: Schedule, step: int) -> float:
+    """The learning rate of a step."""
+    if schedule.policy == "constant":
+        return schedule.learning_rate
+    if schedule.policy != "one-cycle":
+        raise ChallengeError(f"policy: wanted constant or one-cycle, got '{schedule.policy}'")
+    rise = max(1, round(schedule.warm_up * schedule.iterations))
+    if step < rise:
+        return schedule.learning_rate * (step + 1) / rise
+    share = (step - rise) / max(1, schedule.iterations - rise)
+    return schedule.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+
+def fit(
+    model: nn.Module,
+    loss_of: Callable[[nn.Module, int], Tensor],
+    *,
+    validate: Callable[[nn.Module], float],
+    schedule: Schedule,
+    folder: Path,
+    stage: str,
+    seed: int,
+    device: str,
+    devices: int = 1,
+    nodes: int = 1,
+    resume: bool = False,
+) -> list[Point]:
+    """Train `model` in place; it ends with the weights of the best validation.
+
+    loss_of(model, step) draws its own batch. validate(model) gives the mean radial error in mm. The state of an
+    unfinished run lies in folder/<stage>.checkpoint, its curve in folder/<stage>.csv; `resume` takes both up again.
+    """
+    import lightning_fabric  # here, because a container that only localizes does without it
+
+    where = torch.device(device)
+    fabric = lightning_fabric.Fabric(
+        accelerator="cuda" if where.type == "cuda" else "cpu",
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        precision=precision_for(where),
+    )
+    if devices * nodes > 1:
+        fabric.launch()
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+        model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+    )
+    trained, optimizer = fabric.setup(model, optimizer)
+    averaged = copy.deepcopy(model) if schedule.average > 0 else None
+    best_state = _copy_state(model)
+    curve: list[Point] = []
+    start, best, spent = 0, math.inf, 0.0
+    checkpoint = folder / f"{stage}.checkpoint"
+    if resume and checkpoint.is_file():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        if saved["schedule"] != asdict(schedule) or saved["seed"] != seed:
+            raise ChallengeError(f"{checkpoint}: wanted the same settings and seed to resume, got others")
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        if averaged is not None:
+            averaged.load_state_dict(saved["averaged"])
+        best_state, start, best, spent = saved["best_state"], saved["step"], saved["best"], saved["seconds"]
+        curve = [Point(*row) for row in saved["curve"]]
+        report(f"{stage}: resumed at iteration {start} of {schedule.iterations}")
+
+    def save(step: int) -> None:
+        if fabric.global_rank != 0:
+            return
+        state = {
+            "schedule": asdict(schedule),
+            "seed": seed,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "averaged": averaged.state_dict() if averaged is not None else {},
+            "best_state": best_state,
+            "step": step,
+            "best": best,
+            "seconds": spent + time.monotonic() - begun,
+            "curve": [(p.iteration, p.loss, p.validation_mm, p.seconds) for p in curve],
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        files.write_bytes(checkpoint, buffer.getvalue())
+
+    begun = saved_at = reported_at = time.monotonic()
+    recent: list[Tensor] = []
+    without_better = 0
+    progress = _Progress(stage, schedule.iterations)
+    first = max(1, schedule.validate_every // 10)
+    model.train()
+    with _stop_on_signal() as stopped:
+        for step in range(start, schedule.iterations):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(schedule, step)
+            torch.manual_seed(seed * 1_000_003 + step)
+            with fabric.autocast():
+                loss = loss_of(trained, step)
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(loss)
+            if schedule.gradient_norm > 0:
+                nn.utils.clip_grad_norm_(model.parameters(), schedule.gradient_norm)
+            optimizer.step()
+            if averaged is not None:
+                _average(averaged, model, min(schedule.average, (step + 1) / (step + 10)))
+            recent.append(loss.detach())
+            done = step + 1
+            now = time.monotonic()
+            if done % schedule.validate_every == 0 or done in (first, schedule.iterations):
+                mean_loss = float(torch.stack(recent).mean())
+                if not math.isfinite(mean_loss):
+                    raise ChallengeError(
+                        f"{stage}: the loss is not finite at iteration {done}; lower the learning rate"
+                    )
+                judged = averaged if averaged is not None else model
+                error_mm = validate(judged)
+                model.train()
+                recent.clear()
+                curve.append(Point(done, mean_loss, error_mm, spent + time.monotonic() - begun))
+                without_better = 0 if error_mm < best else without_better + 1
+                if error_mm < best:
+                    best, best_state = error_mm, _copy_state(judged)
+                progress.validated(curve[-1], best)
+                if fabric.global_rank == 0:
+                    _write_curve(folder / f"{stage}.csv", curve)
+            if now - reported_at > REPORT_EVERY_S or done == schedule.iterations:
+                reported_at = now
+                progress.show(done, float(loss.detach()), (now - begun) / (done - start))
+            if stopped() or now - saved_at > CHECKPOINT_EVERY_S:
+                saved_at = now
+                save(done)
+                if stopped():
+                    raise KeyboardInterrupt
+            if schedule.patience and without_better >= schedule.patience:
+                report(f"{stage}: stopped at iteration {done}, no better validation in {without_better}")
+                break
+    model.load_state_dict(best_state)
+    model.eval()
+    checkpoint.unlink(missing_ok=True)
+    return curve
+
+
+def report(text: str) -> None:
+    """A plain line of progress on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class _Progress:
+    """One line that renews itself on a terminal, plain lines elsewhere."""
+
+    def __init__(self, stage: str, total: int) -> None:
+        self.stage, self.total = stage, total
+
+    def show(self, done: int, loss: float, seconds_each: float) -> None:
+        left = seconds_each * (self.total - done)
+        rate = f"{1 / seconds_each:.1f} it/s" if seconds_each < 1 else f"{seconds_each:.1f} s/it"
+        text = f"{self.stage}: {done}/{self.total}  loss {loss:.4f}  {rate}  {_clock(left)} left"
+        if sys.stderr.isatty():
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        else:
+            report(text)
+
+    def validated(self, point: Point, best: float) -> None:
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr)
+        report(
+            f"{self.stage}: {point.iteration}/{self.total}  training loss {point.loss:.4f}  "
+            f"validation {point.validation_mm:.3f} mm (best {best:.3f})  {_clock(point.seconds)} so far"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def _copy_state(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+    targets, sources = averaged.state_dict(), model.state_dict()
+    floats = [key for key, value in targets.items() if value.is_floating_point()]
+    torch._foreach_lerp_([targets[key] for key in floats], [sources[key] for key in floats], 1 - decay)
+    for key, value in targets.items():
+        if not value.is_floating_point():
+            value.copy_(sources[key])
+
+
+def _write_curve(path: Path, curve: list[Point]) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["iteration", "loss", "validation_mm", "seconds"])
+    table.writerows([p.iteration, f"{p.loss:.6f}", f"{p.validation_mm:.4f}", f"{p.seconds:.1f}"] for p in curve)
+    files.write_text(path, text.getvalue())
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turn SIGTERM and Ctrl-C into a flag, so that a checkpoint is written at the end of the step."""
+    seen: list[int] = []
+    try:
+        before = {name: signal.signal(name, lambda number, _: seen.append(number)) for name in _STOP_SIGNALS}
+    except ValueError:  # not in the main thread: whoever runs us handles signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def set_threads() -> None:
+    """Use the cores this process may run on; PyTorch counts the whole machine's in a container."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, available))
