@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .ceph_face import Face, Pen, Point
-from .curves import Curve, extreme, midway, oval, ring, spline
+from .curves import Curve, beside, extreme, midway, oval, ring, spline
 
 
 def maxilla(pen: Pen, face: Face, _: np.random.Generator) -> None:
@@ -42,7 +42,7 @@ def maxilla(pen: Pen, face: Face, _: np.random.Generator) -> None:
         corners=["ans", "crest"],
     )
     pen.area(alveolar.points_mm, 0.42)
-    pen.line(alveolar.between("ans", "crest"), 1.0, 0.35, blur_mm=0.2)
+    pen.line(beside(alveolar.between("ans", "crest"), 0.5), 1.0, 0.35, blur_mm=0.2)
     back = np.array([pns[0] + 6.0, face.upper_incisor[1] - 9.0])
     body = spline(
         [
@@ -109,7 +109,9 @@ def mandible(pen: Pen, face: Face, generator: np.random.Generator) -> None:
     pen.area(points, 0.42)
     pen.cloud(points, 0.06, 2.0)
     front = outline.between("crest", "ar")
-    pen.line(front, np.interp(np.linspace(0, 1, len(front)), [0, 0.2, 0.5, 1], [1.4, 3.0, 2.6, 1.6]), 0.4, blur_mm=0.3)
+    # The cortical bone lies inside the outline, so that its outer edge is the edge one sees.
+    cortical = np.interp(np.linspace(0, 1, len(front)), [0, 0.2, 0.5, 1], [1.4, 3.0, 2.6, 1.6])
+    pen.line(beside(front, cortical / 2), cortical, 0.4, blur_mm=0.3)
     rest = points[outline.knots["ar"] :]
     pen.line(rest, 1.0, 0.2)
     inner = spline([lingual, b + [-9.5, 2.0], pg + [-12.0, 0.0], me + [-6.0, -4.5]]).points_mm

@@ -127,7 +127,7 @@ def vault(pen: Pen, face: Face, generator: np.random.Generator) -> None:
         (-26, 30),
         (-14, 12),
         ("dorsum", (-face.sella_radius_mm - 1.5, -4.5)),
-        (0, face.sella_radius_mm),
+        *(0.98 * face.sella_radius_mm * np.array([[-0.95, 0.1], [-0.77, 0.64], [0, 1], [0.77, 0.64], [0.95, 0.1]])),
         ("tuberculum", (face.sella_radius_mm + 1.5, -4.0)),
         (20, -7),
         (36, -11),
@@ -163,7 +163,7 @@ def cranial_base(pen: Pen, face: Face, _: np.random.Generator) -> None:
     angle = np.linspace(np.deg2rad(-25), np.deg2rad(205), 90)
     wall = r * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     pen.area(oval((0, 0), (r, r)), -0.22, blur_mm=0.3)
-    pen.line(wall * (1 + 0.7 / r), 1.5, 0.75)
+    pen.line(wall * (1 + 0.7 / r), 1.6, 1.1)
     pen.dome(oval((-r - 1.2, -3.2), (1.7, 2.4), angle_rad=0.4), 0.7)
     pen.dome(oval((r + 2.0, -3.0), (2.8, 1.5), angle_rad=-0.2), 0.6)
     # Clivus, planum, anterior fossa floor, sphenoid body.

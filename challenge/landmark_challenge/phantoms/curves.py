@@ -100,12 +100,22 @@ def midway(points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([np.interp(along[-1] / 2, along, points_mm[:, axis]) for axis in range(points_mm.shape[1])])
 
 
-def stroke(points_mm: NDArray[np.float64], width_mm: ArrayLike) -> NDArray[np.float64]:
-    """The closed polygon of an open curve drawn `width_mm` wide (one width, or one per sample)."""
+def beside(points_mm: NDArray[np.float64], distance_mm: ArrayLike) -> NDArray[np.float64]:
+    """(m, 2) an open curve moved sideways: to the left as it runs, seen with y up (one distance, or one per sample).
+
+    >>> beside(np.array([[0.0, 0.0], [0.0, 1.0]]), 2.0)[0]
+    array([-2.,  0.])
+    """
     tangent = np.gradient(points_mm, axis=0)
     tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-12)
-    side = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) * (np.asarray(width_mm, np.float64).reshape(-1, 1) / 2)
-    return np.concatenate([points_mm + side, (points_mm - side)[::-1]])
+    distance = np.asarray(distance_mm, np.float64).reshape(-1, 1)
+    return points_mm + np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) * distance
+
+
+def stroke(points_mm: NDArray[np.float64], width_mm: ArrayLike) -> NDArray[np.float64]:
+    """The closed polygon of an open curve drawn `width_mm` wide (one width, or one per sample)."""
+    half = np.asarray(width_mm, np.float64) / 2
+    return np.concatenate([beside(points_mm, half), beside(points_mm, -half)[::-1]])
 
 
 def ring(points_mm: NDArray[np.float64], width_mm: float) -> NDArray[np.float64]:
