@@ -121,8 +121,8 @@ def read_image(path: Path, *, dimension: int | None = None, spacing_mm: Sequence
     """The image in a file or in a folder that holds one DICOM series.
 
     dimension: 2 or 3, what is wanted; a volume of a single axial slice is read as 2D. spacing_mm: (x, y[, z]) overrides
-    the header. Raises ChallengeError for files that are not a grey image, carry NaN or infinity (which ITK turns to 0 in
-    a NIfTI), or have no trustworthy spacing while none is given.
+    the header. Raises ChallengeError for files that are not a grey image, are truncated or corrupt, carry NaN or infinity
+    (which ITK turns to 0 in a NIfTI), or have no trustworthy spacing while none is given.
     """
     with _clear_errors(path):
         reader: sitk.ImageFileReader | sitk.ImageSeriesReader
@@ -206,9 +206,11 @@ def canonical(image: Image, spacing_mm: Sequence[float]) -> Image:
         resampler.SetOutputDirection(np.eye(image.ndim).flatten().tolist())
         resampler.SetInterpolator(sitk.sitkLinear)
         resampler.SetOutputPixelType(sitk.sitkFloat32)
+        if axis_aligned:
+            # Such a grid passes the border by less than two voxels, where the border's values go on; an oblique one
+            # leaves real gaps. (ITK's own extrapolator would drop the interpolation along the other axes as well.)
+            itk = sitk.ZeroFluxNeumannPad(itk, [1] * image.ndim, [2] * image.ndim)
         resampler.SetDefaultPixelValue(float(image.array.min()))
-        # A grid along the image's own axes passes its border by less than a voxel; an oblique one leaves real gaps.
-        resampler.SetUseNearestNeighborExtrapolator(axis_aligned)
         itk = resampler.Execute(itk)
     array = sitk.GetArrayFromImage(itk).astype(np.float32, copy=False)
     return Image.of(array, target, origin, np.eye(image.ndim))
