@@ -85,7 +85,14 @@ class Dataset:
             return {}
         shown = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         images = [path for path in shown if path.is_dir() or path.name.lower().endswith(EXTENSIONS)]
-        return {image_stem(path.name): path for path in images}
+        paths: dict[str, Path] = {}
+        for path in images:
+            first = paths.setdefault(image_stem(path.name), path)
+            # A header beside its raw data is one image; two pictures of one name would be a choice by chance.
+            if first is not path:
+                name = image_stem(path.name)
+                raise ChallengeError(f"{folder}: wanted one image of case '{name}', got {first.name} and {path.name}")
+        return paths
 
     @property
     def has_images(self) -> bool:
@@ -166,8 +173,8 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
             raise ChallengeError(f"{case.name}: wanted each case once, got it twice")
         if case.split not in SPLITS:
             raise ChallengeError(f"{case.name}: split: wanted one of {', '.join(SPLITS)}, got '{case.split}'")
-        if not case.name or "/" in case.name or case.name.startswith("."):
-            raise ChallengeError(f"case: wanted a plain file name, got '{case.name}'")
+        if not is_plain_name(case.name):
+            raise ChallengeError(f"case: wanted a plain file name, got {case.name!r}")
         if image is not None:
             write_image(self.folder / "images" / f"{case.name}{extension}", image, compress=compress)
             self._digests[case.name] = image.content_digest()
@@ -175,6 +182,8 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         if REFERENCE not in points and all(name in points for name in self.task.reference.observers):
             points[REFERENCE] = make_reference(self.task, points)
         for observer, landmarks in points.items():
+            if not is_plain_name(observer):
+                raise ChallengeError(f"{case.name}: observer: wanted a plain folder name, got {observer!r}")
             unknown = [name for name in landmarks.names if name not in self.task.names]
             if unknown:
                 raise ChallengeError(f"{case.name}: {observer}: '{unknown[0]}' is no landmark of {self.task.name}")
@@ -194,6 +203,15 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
             table.writerow([case.name, case.split, case.group, case.subset, ";".join(case.not_assessed), *further])
         files.write_text(self.folder / "cases.csv", text.getvalue())
         files.write_json(self.folder / "dataset.json", {**self._header, "digests": self._digests})
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a case or an observer of that name stays inside its folder and is a file name everywhere.
+
+    >>> is_plain_name("scan 01"), is_plain_name("../scan"), is_plain_name(".scan")
+    (True, False, False)
+    """
+    return bool(name) and len(name) <= 200 and name[0] != "." and name.isprintable() and not set(name) & set("/\\:")
 
 
 def make_reference(task: Task, observers: Mapping[str, Landmarks]) -> Landmarks:
@@ -221,14 +239,22 @@ def check_groups(cases: Sequence[Case] | Any, *, source: str) -> None:
 
 def _read_cases(path: Path, task: Task) -> dict[str, Case]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise ChallengeError(f"{path}: wanted a table of cases in UTF-8, it cannot be read") from None
-    rows = csv.DictReader(io.StringIO(text), strict=True)
-    header = rows.fieldnames or []
+    reader = csv.DictReader(io.StringIO(text), strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise ChallengeError(f"{path}: wanted a table of cases as CSV, got an error: {error}") from None
+    header = reader.fieldnames or []
     absent = [column for column in FIXED_COLUMNS[:3] if column not in header]
     if absent:
         raise ChallengeError(f"{path}: wanted the columns case, split, group, '{absent[0]}' is not there")
+    if len(set(header)) != len(header):
+        raise ChallengeError(f"{path}: wanted each column once, got {', '.join(header)}")
+    if not rows:
+        raise ChallengeError(f"{path}: wanted at least one case, got none")
     known = set(task.names)
     cases: dict[str, Case] = {}
     for line, row in enumerate(rows, start=2):
@@ -245,7 +271,7 @@ def _read_cases(path: Path, task: Task) -> dict[str, Case]:
         )
         if case.split not in SPLITS:
             raise ChallengeError(f"{path}: line {line}: wanted a split of {', '.join(SPLITS)}, got '{case.split}'")
-        if not case.name or "/" in case.name or case.name.startswith(".") or case.name in cases:
+        if not is_plain_name(case.name) or case.name in cases:
             raise ChallengeError(f"{path}: line {line}: wanted a new plain case name, got '{case.name}'")
         if not known.issuperset(not_assessed):
             raise ChallengeError(f"{path}: line {line}: not_assessed: wanted landmarks of {task.name}")
