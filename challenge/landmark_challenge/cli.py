@@ -15,6 +15,18 @@ OWN_COMMANDS = {
     "run": "landmark_challenge.cli_run:run",
     "demo": "landmark_challenge.demo:demo",
 }
+# One line each for `landmarks --help`, so that asking for help imports nothing.
+SUMMARIES = {
+    "compare": "Rank several results against each other.",
+    "convert": "Convert points between formats.",
+    "data": "Make, import, check and hide datasets.",
+    "demo": "The whole loop on synthetic images.",
+    "evaluate": "Score predictions against a reference.",
+    "predict": "Localize the landmarks of single images.",
+    "run": "Localize a dataset with a model or a container.",
+    "task": "List and show tasks.",
+    "train": "Train a method on a dataset.",
+}
 
 
 class LazyGroup(click.Group):
@@ -27,6 +39,11 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command's name, nothing imported."""
         return sorted(self._known())
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Print every command with its line of `SUMMARIES`, nothing imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, SUMMARIES.get(name, "")) for name in self.list_commands(ctx)])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported now; one whose extra is not installed says which to install."""
