@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and JSON that is read strictly."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -63,6 +64,21 @@ def refuse_existing(path: Path) -> None:
     """Raise ChallengeError if `path` exists and is anything but an empty folder."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ChallengeError(f"{path}: wanted a new or empty folder, it exists and is not empty")
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_folder(folder: Path) -> str:
+    """SHA-256 over names and contents of all files below `folder`, hexadecimal; hidden files are left out."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            digest.update(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:

@@ -1,0 +1,347 @@
+"""Algorithm images run over cases through the Docker SDK, under the platform's limits. The only import of docker."""
+
+import inspect
+import json
+import socket as sockets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any
+
+from docker.client import DockerClient
+from docker.errors import APIError, DockerException, ImageNotFound
+from docker.models.containers import Container
+from docker.types import DeviceRequest, Ulimit
+from requests.exceptions import ConnectionError as RequestConnectionError
+from requests.exceptions import ReadTimeout
+
+from . import invoke_client
+from .errors import ChallengeError
+from .running import CaseFailedError, Limits, Measured, workspace
+
+API_METHOD_LABEL = "org.grand-challenge.api-method"
+RESERVED_MB = 1024  # what the platform keeps of an instance's memory for itself
+MEMORY_POLL_S = 0.25
+KILLED_EXIT_CODE = 137
+
+
+def connect() -> DockerClient:
+    """The engine that DOCKER_HOST or Docker's default names. Raises ChallengeError where none answers."""
+    try:
+        client = DockerClient.from_env()
+        client.ping()
+    except (DockerException, OSError):
+        raise ChallengeError("docker: wanted a Docker engine, none answers; DOCKER_HOST names it") from None
+    return client
+
+
+def engine_answers() -> bool:
+    """Whether a Docker engine answers."""
+    try:
+        connect().close()
+    except ChallengeError:
+        return False
+    return True
+
+
+def image_exists(tag: str) -> bool:
+    """Whether the engine has an image of this tag."""
+    client = connect()
+    try:
+        client.images.get(tag)
+    except ImageNotFound:
+        return False
+    finally:
+        client.close()
+    return True
+
+
+def image_identity(tag: str) -> tuple[str, str]:
+    """Id and API method of an image. Raises ChallengeError for one that the platform's import would refuse."""
+    client = connect()
+    try:
+        attributes = client.images.get(tag).attrs
+    except (ImageNotFound, APIError):
+        raise ChallengeError(f"{tag}: wanted an image that the engine has, there is none of this tag") from None
+    finally:
+        client.close()
+    method = (attributes["Config"].get("Labels") or {}).get(API_METHOD_LABEL, "exec")
+    user = attributes["Config"].get("User", "")
+    if method not in {"exec", "invoke"}:
+        raise ChallengeError(f"{tag}: label {API_METHOD_LABEL}: wanted exec or invoke, got '{method}'")
+    if user.split(":")[0] in {"", "root", "0"}:
+        raise ChallengeError(f"{tag}: wanted a user that is not root, got '{user}'")
+    return attributes["Id"], method
+
+
+def limit_options(limits: Limits) -> dict[str, Any]:
+    """The platform's limits as options of the Docker SDK (reference: platform conventions, run-time environment)."""
+    data_bytes = max(limits.memory_mb - RESERVED_MB, 512) * 2**20
+    options: dict[str, Any] = {
+        "network_mode": "none",
+        "read_only": True,
+        "tmpfs": {"/tmp": "rw,nosuid,nodev,size=1g,mode=1777"},
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "pids_limit": 512,
+        "mem_limit": f"{limits.memory_mb}m",
+        "memswap_limit": f"{limits.memory_mb}m",
+        "shm_size": f"{limits.memory_mb // 2}m",
+        "ulimits": [Ulimit(name="data", soft=data_bytes, hard=data_bytes)],
+        "environment": {"LOG_LEVEL": "INFO", "PYTHONUNBUFFERED": "1", "no_proxy": "amazonaws.com"},
+    }
+    if limits.strict:
+        options["environment"]["STRICT"] = "1"
+    if limits.cpus is not None:
+        options["nano_cpus"] = int(limits.cpus * 1e9)
+        options["environment"]["OMP_NUM_THREADS"] = str(max(1, int(limits.cpus)))
+    if limits.gpu:
+        options["device_requests"] = [DeviceRequest(count=1, capabilities=[["gpu"]])]
+    return options
+
+
+class _MemoryWatch(threading.Thread):
+    """Samples the working set of a running container (usage less evictable file cache)."""
+
+    def __init__(self, container: Container) -> None:
+        super().__init__(daemon=True)
+        self._container = container
+        self._stopped = threading.Event()
+        self.peak_bytes = 0
+
+    def run(self) -> None:
+        """Sample until stopped or the container is gone."""
+        while not self._stopped.is_set():
+            try:
+                stats = self._container.stats(stream=False, one_shot=True).get("memory_stats") or {}
+            except (DockerException, OSError, ValueError):
+                return  # the container is gone
+            details = stats.get("stats") or {}
+            cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+            self.peak_bytes = max(self.peak_bytes, int(stats.get("usage", 0)) - int(cache))
+            self._stopped.wait(MEMORY_POLL_S)
+
+    def stop(self) -> float | None:
+        """End the sampling; the peak in MB, None where nothing was seen."""
+        self._stopped.set()
+        self.join(timeout=5)
+        return self.peak_bytes / 1e6 if self.peak_bytes else None
+
+
+class _ImageRunner:
+    """What both modes share: the engine, the folders that are mounted, and a container that always goes away."""
+
+    def __init__(self, tag: str, limits: Limits) -> None:
+        self._tag = tag
+        self._limits = limits
+        self._client = connect()
+        self._stack = workspace()
+        folder = self._stack.__enter__()
+        self.input_folder, self.output_folder = folder / "input", folder / "output"
+        self.input_folder.mkdir(mode=0o755)
+        self.output_folder.mkdir()
+        self.output_folder.chmod(0o777)  # the container's user is another
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._stack.__exit__(None, None, None)
+        self._client.close()
+
+    def _create(self) -> Container:
+        volumes = {
+            str(self.input_folder): {"bind": "/input", "mode": "ro"},
+            str(self.output_folder): {"bind": "/output", "mode": "rw"},
+        }
+        try:
+            return self._client.containers.create(self._tag, volumes=volumes, **limit_options(self._limits))
+        except (APIError, ImageNotFound) as error:
+            raise ChallengeError(f"{self._tag}: cannot be started ({_one_line(error)})") from None
+
+
+class ExecRunner(_ImageRunner):
+    """One container per case, as the platform runs an exec image."""
+
+    def run(self) -> Measured:
+        """Run the image once on what lies in the input folder. Raises CaseFailedError."""
+        container = self._create()
+        watch = _MemoryWatch(container)
+        try:
+            container.start()
+            watch.start()
+            try:
+                code = int(container.wait(timeout=self._limits.time_s)["StatusCode"])
+            except (ReadTimeout, RequestConnectionError):
+                raise CaseFailedError(f"took longer than {self._limits.time_s:g} s") from None
+            peak_mb = watch.stop()
+            if code != 0:
+                raise CaseFailedError(_reason(container, code))
+            return Measured(exec_s=_run_seconds(container), invoke_s=None, peak_memory_mb=peak_mb)
+        except DockerException as error:
+            raise CaseFailedError(f"the engine failed: {_one_line(error)}") from None
+        finally:
+            watch.stop() if watch.is_alive() else None
+            _remove(container)
+
+
+class InvokeRunner(_ImageRunner):
+    """One container for many cases, as the platform runs an invoke image; started anew after it died or hung."""
+
+    def __init__(self, tag: str, limits: Limits) -> None:
+        super().__init__(tag, limits)
+        self._server: Container | None = None
+        self._client_side: Container | None = None
+        self._watch: _MemoryWatch | None = None
+
+    def run(self) -> Measured:
+        """Call the server once on what lies in the input folder. Raises CaseFailedError."""
+        if self._server is None:
+            self._start()
+        assert self._server is not None
+        try:
+            self._connection.sendall(b"call\n")
+            answer = next(self._answers)
+        except (OSError, StopIteration):
+            late = f"took longer than {self._limits.time_s:g} s"
+            reason = _reason(self._server, None) if _exited(self._server) else late
+            self._stop()
+            raise CaseFailedError(reason) from None
+        if answer["status"] != 201:
+            reason = f"invoke endpoint returned status {answer['status']}, expected 201: {_last_line(self._server)}"
+            if answer["status"] == 0:
+                time.sleep(0.2)  # until the engine knows why the program ended
+                reason = _reason(self._server, None)
+                self._stop()
+            raise CaseFailedError(reason)
+        peak = self._watch.peak_bytes if self._watch else 0
+        return Measured(exec_s=None, invoke_s=float(answer["seconds"]), peak_memory_mb=peak / 1e6 if peak else None)
+
+    def _start(self) -> None:
+        self._server = self._create()
+        try:
+            self._server.start()
+            self._watch = _MemoryWatch(self._server)
+            self._watch.start()
+            # The platform's side runs beside the server, in its network of one: the server has no other.
+            self._client_side = self._client.containers.create(
+                self._tag,
+                entrypoint=["python3", "-I", "-c", inspect.getsource(invoke_client)],
+                command=[str(self._limits.start_s), str(self._limits.time_s)],
+                network_mode=f"container:{self._server.id}",
+                stdin_open=True,
+                read_only=True,
+                cap_drop=["ALL"],
+            )
+            parameters = {"stdin": 1, "stdout": 1, "stream": 1}
+            attached = self._client_side.attach_socket(params=parameters)
+            self._connection: sockets.socket = getattr(attached, "_sock", attached)
+            self._connection.settimeout(self._limits.start_s + 30)
+            self._client_side.start()
+            self._answers = _json_lines(self._connection)
+            healthy = next(self._answers, {}).get("healthy", False)
+            self._connection.settimeout(self._limits.time_s + 5)
+        except (DockerException, OSError) as error:
+            self._stop()
+            raise CaseFailedError(f"the server did not start: {_one_line(error)}") from None
+        if not healthy:
+            reason = _reason(self._server, None)
+            self._stop()
+            raise CaseFailedError(f"the server did not become healthy: {reason}")
+
+    def _stop(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+        for container in (self._client_side, self._server):
+            if container is not None:
+                _remove(container)
+        self._server = self._client_side = self._watch = None
+
+    def close(self) -> None:
+        """Stop the server and give everything back."""
+        self._stop()
+        super().close()
+
+
+def _json_lines(connection: sockets.socket) -> Iterator[dict[str, Any]]:
+    """The JSON lines that a container writes to stdout, from an attached connection with framed streams."""
+    text = b""
+    while True:
+        header = _exactly(connection, 8)
+        content = _exactly(connection, int.from_bytes(header[4:8], "big"))
+        if header[0] != 1:
+            continue
+        text += content
+        while b"\n" in text:
+            line, _, text = text.partition(b"\n")
+            yield json.loads(line)
+
+
+def _exactly(connection: sockets.socket, count: int) -> bytes:
+    content = b""
+    while len(content) < count:
+        part = connection.recv(count - len(content))
+        if not part:
+            raise OSError("the connection was closed")
+        content += part
+    return content
+
+
+def _run_seconds(container: Container) -> float:
+    """How long the program of an ended container ran, by the engine's clock."""
+    container.reload()
+    state = container.attrs["State"]
+    return max(0.0, _timestamp(state["FinishedAt"]) - _timestamp(state["StartedAt"]))
+
+
+def _timestamp(text: str) -> float:
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    return datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}")
+
+
+def _exited(container: Container) -> bool:
+    with suppress(DockerException):
+        container.reload()
+        return bool(container.status != "running")
+    return True
+
+
+def _reason(container: Container, code: int | None) -> str:
+    """Why a container failed, in the words the platform would use."""
+    with suppress(DockerException):
+        container.reload()
+        state = container.attrs["State"]
+        code = state["ExitCode"] if code is None else code
+        if state.get("OOMKilled") or code == KILLED_EXIT_CODE:
+            return "killed: the memory limit was exceeded or the container was stopped (exit code 137)"
+    return f"exit code {code}: {_last_line(container)}"
+
+
+def _last_line(container: Container) -> str:
+    """The last line on stderr, which is what the platform shows."""
+    with suppress(DockerException):
+        text = container.logs(stdout=False, stderr=True, tail=20).decode(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if lines:
+            return lines[-1][:1024]
+    return "nothing on stderr"
+
+
+def _remove(container: Container) -> None:
+    with suppress(DockerException):
+        container.remove(force=True, v=True)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+@contextmanager
+def image_runner(tag: str, limits: Limits) -> Iterator[ExecRunner | InvokeRunner]:
+    """A runner for an image in the mode that its label names."""
+    _, method = image_identity(tag)
+    runner = InvokeRunner(tag, limits) if method == "invoke" else ExecRunner(tag, limits)
+    try:
+        yield runner
+    finally:
+        runner.close()

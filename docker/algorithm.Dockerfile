@@ -1,0 +1,16 @@
+# One algorithm: the kit and a baseline's folder on top of the shared libraries. Built by lib.sh, once per API mode.
+ARG BASE
+FROM ${BASE} AS build
+USER root
+COPY kit /opt/kit
+COPY algorithm /opt/algorithm
+RUN python3 -m compileall -q /opt/kit && chmod -R a+rX,go-w /opt/kit /opt/algorithm
+
+FROM ${BASE}
+COPY --from=build /opt/kit /opt/kit
+COPY --from=build /opt/algorithm /opt/algorithm
+ENTRYPOINT ["python3", "-m", "landmark_baselines.algorithm"]
+# Below here nothing adds a layer: both modes share every one.
+ARG API_METHOD
+LABEL org.grand-challenge.api-method=${API_METHOD}
+ENV LANDMARKS_API_METHOD=${API_METHOD}
