@@ -1,29 +1,156 @@
-"""What a result may tell about hidden references."""
+"""What `protected` scores tell: headline aggregates with keyed noise, so that scores do not give the references back.
 
-from .results import Aggregates, ErrorSummary, Metrics
+The threat. A participant moves one point of a submission and watches the scores: every exact figure is then a distance
+to the hidden point, and a handful of submissions trilaterate it. Rounding alone only slows this down: other points
+dither across the rounding step. A maximum or the row of one landmark hands the distance out, and so does a median whose
+neighbours the participant pushed far away. So a protected result holds two noisy things and what follows from them:
+
+- the mean error. One point moves it by at most 1/N per millimetre (N points), so Gaussian noise of SD `A / N` hides the
+  point behind a measurement of its distance with SD `A`, whatever else the submission does.
+- the success curve. One point moves it by at most 1/N at each of its K thresholds; noise of SD `B / N` on each.
+- median and IQR are read off the noisy curve, which costs no further information.
+
+A and B. Q submissions that measure one point's position in `dimension` directions as well as geometry allows know each
+coordinate with SD A * sqrt(dimension / Q) from the mean. A is chosen so that after Q = 200 the median distance from the
+truth is MARGIN times 5 mm. B makes the whole curve tell at most 1 / CURVE_BUDGET of a squared standard deviation per
+submission between any two places. Both fall with N: many points make small noise.
+
+The noise is keyed by the secret of the reference folder and the submission's points: the same submission always gets
+the same score, and repeating it teaches nothing. It is not keyed by run time, probabilities or file layout, which a
+participant could vary for free.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from math import ceil, floor, log10, sqrt
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landmark_challenge.task import Task, threshold_key
+
+from .metrics import Scores, success
+from .pairing import Submission
+from .references import Reference
+from .results import Aggregates, ErrorSummary, Noise
+
+SUBMISSIONS = 200
+RADIUS_MM = 5.0
+MARGIN = 1.65
+CURVE_BUDGET = 50
+# Median of the distance from the centre of a standard normal in 2 and 3 dimensions.
+MEDIAN_RADIUS = {2: 1.17741, 3: 1.53817}
+BEYOND_LAST = (1.5, 2.0, 3.0, 5.0, 10.0)
 
 
-def headline(metrics: Metrics) -> Metrics:
-    """The aggregates that a `protected` reference gives: no maximum, SD, RMS, percentiles or landmark rows.
+@dataclass(frozen=True)
+class NoiseLevel:
+    """SDs of the noise: of the mean in mm, of each success rate; and how many submissions locating a point takes."""
 
-    A maximum is one point's distance, and a landmark's row over few cases nearly so: either lets anyone who varies a
-    submission find a hidden point.
+    mean_mm: float
+    rate: float
+    locate_submissions: int
+
+
+def noise_level(n_points: int, *, dimension: int, n_thresholds: int) -> NoiseLevel:
+    """The noise that N points need (see the module's text).
+
+    >>> level = noise_level(2850, dimension=2, n_thresholds=15)
+    >>> round(level.mean_mm, 3), round(level.rate, 4), level.locate_submissions
+    (0.025, 0.0096, 545)
     """
-    scores = metrics.aggregates
-    errors = ErrorSummary(mean=scores.mre_mm.mean, median=scores.mre_mm.median, iqr=scores.mre_mm.iqr)
-    confidence = {
-        "mre_mm": {key: scores.confidence["mre_mm"][key] for key in ("mean", "median", "iqr")},
-        "sdr": scores.confidence["sdr"],
-    }
-    return metrics.model_copy(
-        update={
-            "aggregates": Aggregates(
-                mre_mm=errors,
-                sdr=scores.sdr,
-                n_missing=scores.n_missing,
-                n_false_alarms=scores.n_false_alarms,
-                runtime_s=scores.runtime_s,
-                confidence=confidence,
-            )
-        }
+    axis_sd_mm = MARGIN * RADIUS_MM / MEDIAN_RADIUS[dimension]
+    return NoiseLevel(
+        mean_mm=axis_sd_mm * sqrt(SUBMISSIONS / dimension) / n_points,
+        rate=sqrt(CURVE_BUDGET * n_thresholds) / n_points,
+        locate_submissions=ceil(SUBMISSIONS * MARGIN**2),
     )
+
+
+def curve_thresholds_mm(task: Task) -> list[float]:
+    """Where the success curve is measured: the task's thresholds, and some beyond so that quartiles of any submission
+    lie on it."""
+    last = task.success_thresholds_mm[-1]
+    return [*task.success_thresholds_mm, *(last * f for f in BEYOND_LAST if last * f < task.missing_error_mm)]
+
+
+def protect(scores: Scores, submission: Submission, reference: Reference, *, runtimes: dict[str, Any]) -> Aggregates:
+    """The aggregates that a protected reference gives away; errors are capped at the task's missing_error_mm."""
+    task = reference.task
+    if reference.secret is None:
+        raise ValueError("protected scores need the secret of the reference folder")
+    errors = scores.error_mm[scores.scored]
+    thresholds = curve_thresholds_mm(task)
+    level = noise_level(errors.size, dimension=task.dimension, n_thresholds=len(thresholds))
+    key = bytes.fromhex(reference.secret)
+    content = content_digest(submission, reference)
+    mean = float(errors.mean()) + level.mean_mm * _normal(key, content, "mean")
+    rates = [float(np.mean(success(errors, threshold, tie=task.success_tie))) for threshold in thresholds]
+    noisy = [rate + level.rate * _normal(key, content, f"rate {k}") for k, rate in enumerate(rates)]
+    curve = _as_distribution(np.array(noisy))
+    q25, median, q75 = _quantiles(curve, thresholds, cap_mm=task.missing_error_mm)
+    kept = len(task.success_thresholds_mm)
+    return Aggregates(
+        mre_mm=ErrorSummary(
+            mean=rounded(max(mean, 0.0), level.mean_mm),
+            median=rounded(median, level.mean_mm),
+            iqr=rounded(q75 - q25, level.mean_mm),
+        ),
+        sdr={
+            threshold_key(threshold): min(1.0, rounded(rate, level.rate))
+            for threshold, rate in zip(thresholds[:kept], curve[:kept].tolist(), strict=True)
+        },
+        n_missing=int(scores.missing.sum()),
+        n_false_alarms=int(scores.false_alarm.sum()),
+        noise=Noise(
+            mre_mm_sd=level.mean_mm,
+            sdr_sd=level.rate,
+            locate_radius_mm=RADIUS_MM,
+            locate_submissions=level.locate_submissions,
+        ),
+        **runtimes,
+    )
+
+
+def content_digest(submission: Submission, reference: Reference) -> bytes:
+    """What the noise depends on: the submitted points and the reference they meet, not how the files were written."""
+    digest = hashlib.sha256()
+    for points in (submission.points_mm, reference.points_mm):
+        digest.update(np.nan_to_num(points, nan=1e300).astype("<f8").tobytes())
+    digest.update(reference.rule.encode())
+    return digest.digest()
+
+
+def rounded(value: float, noise_sd: float) -> float:
+    """`value` to the decimal place of the noise: further digits would be noise alone.
+
+    >>> rounded(1.23456, 0.025), rounded(0.98765, 0.0078)
+    (1.23, 0.988)
+    """
+    return round(value, max(0, -floor(log10(noise_sd))))
+
+
+def _normal(key: bytes, content: bytes, name: str) -> float:
+    """A standard normal number that only the holder of the key can foretell."""
+    drawn = hmac.new(key, content + name.encode(), hashlib.sha256).digest()
+    return NormalDist().inv_cdf((int.from_bytes(drawn[:6], "big") + 0.5) / 2**48)
+
+
+def _as_distribution(noisy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The noisy rates as a success curve: never falling, in 0..1."""
+    rising = np.maximum.accumulate(noisy)
+    limited = np.minimum.accumulate(noisy[::-1])[::-1]
+    return np.clip((rising + limited) / 2, 0.0, 1.0)
+
+
+def _quantiles(curve: NDArray[np.float64], thresholds: list[float], *, cap_mm: float) -> tuple[float, float, float]:
+    """Quartiles by linear interpolation of the success curve from (0 mm, 0) to (cap, 1)."""
+    rates = np.concatenate([[0.0], curve, [1.0]])
+    at_mm = np.concatenate([[0.0], thresholds, [cap_mm]])
+    # np.interp wants strictly rising abscissae where the curve is flat.
+    rates = rates + np.arange(rates.size) * 1e-12
+    q25, median, q75 = np.interp([0.25, 0.5, 0.75], rates, at_mm).tolist()
+    return q25, median, q75

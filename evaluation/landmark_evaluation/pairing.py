@@ -5,7 +5,7 @@ Two layouts: the platform's (`predictions.json` beside `<pk>/output/...`, DESIGN
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from landmark_challenge import files
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import image_stem
-from landmark_challenge.landmarks import Landmarks, read_landmarks
 from landmark_challenge.task import Socket
 
+from .answers import read_answer, shown
 from .references import Reference
 
 PREDICTIONS = "predictions.json"
-MAX_POINTS_BYTES = 4 * 1024**2
-MAX_SHOWN = 80
+MAX_DURATION_LENGTH = 80
 SUCCEEDED = "Succeeded"
 DURATION = re.compile(
     r"^P(?:(?P<days>\d{1,6})D)?(?:T(?:(?P<hours>\d{1,6})H)?(?:(?P<minutes>\d{1,8})M)?(?:(?P<seconds>\d{1,9}(?:\.\d{1,9})?)S)?)?$"
@@ -85,12 +84,8 @@ def read_submission(folder: Path, reference: Reference) -> Submission:
     points, probability = np.full((*shape, 3), np.nan), np.zeros(shape)
     covariance = np.full((*shape, 3, 3), np.nan)
     for row, name in enumerate(scored):
-        landmarks = read_landmarks(_limited(outputs[name].landmarks), names=names)
-        points[row] = landmarks.aligned_mm(names)
-        probability[row] = _probability(landmarks, names)
-        uncertainty = outputs[name].uncertainty
-        if uncertainty is not None:
-            covariance[row] = read_covariance(uncertainty, names=names)
+        answer = read_answer(outputs[name].landmarks, outputs[name].uncertainty, names=names)
+        points[row], probability[row], covariance[row] = answer.points_mm, answer.probability, answer.covariance_mm2
     return Submission(
         points_mm=points,
         probability=probability,
@@ -101,36 +96,6 @@ def read_submission(folder: Path, reference: Reference) -> Submission:
     )
 
 
-def read_covariance(path: Path, *, names: Iterable[str]) -> NDArray[np.float64]:
-    """(landmarks, 3, 3) covariances in mm^2 of a `landmark-uncertainty.json`, NaN where there is none.
-
-    Raises ChallengeError for an unknown name, and for anything but a symmetric matrix without negative eigenvalues.
-    """
-    value = files.read_json(_limited(path))
-    order = {name: row for row, name in enumerate(names)}
-    if not isinstance(value, dict):
-        raise ChallengeError(f"{path}: wanted an object of 3 x 3 covariances by landmark, got {_shown(value)}")
-    result = np.full((len(order), 3, 3), np.nan)
-    for name, rows in value.items():
-        if name not in order:
-            raise ChallengeError(f"{path}: wanted a landmark of the task, got the unknown name {_shown(name)}")
-        numbers = [number for row in rows for number in row] if _is_grid(rows) else []
-        if len(numbers) != 9 or any(isinstance(x, bool) or not isinstance(x, int | float) for x in numbers):
-            raise ChallengeError(f"{path}: {name}: wanted a 3 x 3 covariance in mm^2, got something else")
-        try:
-            matrix = np.array(numbers, np.float64).reshape(3, 3)
-        except OverflowError:
-            matrix = np.full((3, 3), np.inf)
-        scale = np.abs(matrix).max()
-        # Above 1e9 mm^2 nothing is a landmark, and the eigenvalues below would overflow.
-        if not np.isfinite(matrix).all() or scale > 1e9 or np.abs(matrix - matrix.T).max() > 1e-6 * scale:
-            raise ChallengeError(f"{path}: {name}: wanted a finite symmetric covariance in mm^2, got something else")
-        if np.linalg.eigvalsh(matrix).min() < -1e-6 * scale:
-            raise ChallengeError(f"{path}: {name}: wanted a covariance without negative eigenvalues, got one with")
-        result[order[name]] = matrix
-    return result
-
-
 def parse_duration_s(value: Any, *, source: str) -> float:
     """Seconds of an ISO 8601 duration as the platform writes it; NaN for null.
 
@@ -139,17 +104,12 @@ def parse_duration_s(value: Any, *, source: str) -> float:
     """
     if value is None:
         return np.nan
-    match = DURATION.match(value) if isinstance(value, str) and len(value) <= MAX_SHOWN else None
+    match = DURATION.match(value) if isinstance(value, str) and len(value) <= MAX_DURATION_LENGTH else None
     parts = match.groupdict() if match else {}
     if not any(parts.values()):
-        raise ChallengeError(f"{source}: wanted a duration such as PT3.25S or null, got {_shown(value)}")
+        raise ChallengeError(f"{source}: wanted a duration such as PT3.25S or null, got {shown(value)}")
     factors = {"days": 86400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
     return sum(float(parts[key] or 0) * factor for key, factor in factors.items())
-
-
-def _probability(landmarks: Landmarks, names: Iterable[str]) -> list[float]:
-    given = dict(zip(landmarks.names, landmarks.probability.tolist(), strict=True))
-    return [given.get(name, 0.0) for name in names]
 
 
 def _plain_outputs(root: Path, reference: Reference) -> Iterator[tuple[str, _Output]]:
@@ -159,7 +119,7 @@ def _plain_outputs(root: Path, reference: Reference) -> Iterator[tuple[str, _Out
         raise ChallengeError(f"{root}: wanted {PREDICTIONS} or <case>.json files, got neither")
     for name in found:
         case = name.removesuffix(".json")
-        _check_known(case, reference, source=str(root / name[:MAX_SHOWN]))
+        _check_known(case, reference, source=str(root / name[:80]))
         yield case, _Output(_inside(root, name, source=str(root)), None)
 
 
@@ -168,7 +128,7 @@ def _platform_outputs(root: Path, reference: Reference) -> Iterator[tuple[str, _
     path = root / PREDICTIONS
     jobs = files.read_json(_inside(root, PREDICTIONS, source=str(root)))
     if not isinstance(jobs, list):
-        raise ChallengeError(f"{path}: wanted a list of jobs, got {_shown(jobs)}")
+        raise ChallengeError(f"{path}: wanted a list of jobs, got {shown(jobs)}")
     sockets = reference.task.sockets
     seen: set[str] = set()
     for number, job in enumerate(jobs):
@@ -180,10 +140,10 @@ def _platform_outputs(root: Path, reference: Reference) -> Iterator[tuple[str, _
             raise ChallengeError(f"{source}: wanted each case once, got '{case}' twice")
         seen.add(case)
         if job.get("status", SUCCEEDED) != SUCCEEDED:
-            raise ChallengeError(f"{source}: case '{case}': wanted status {SUCCEEDED}, got {_shown(job['status'])}")
+            raise ChallengeError(f"{source}: case '{case}': wanted status {SUCCEEDED}, got {shown(job['status'])}")
         pk = job.get("pk")
         if not isinstance(pk, str) or not re.fullmatch(r"[A-Za-z0-9_\-]{1,100}", pk):
-            raise ChallengeError(f"{source}: wanted pk to be letters, digits, - and _, got {_shown(pk)}")
+            raise ChallengeError(f"{source}: wanted pk to be letters, digits, - and _, got {shown(pk)}")
         folder = f"{pk}/output"
         landmarks = _relative_path(job, sockets.landmarks, source)
         if landmarks is None:
@@ -206,7 +166,7 @@ def _socket_values(job: dict[str, Any], key: str, wanted: Socket, source: str) -
     """(value, socket) pairs of a job's inputs or outputs with the slug that is wanted."""
     values = job.get(key)
     if not isinstance(values, list):
-        raise ChallengeError(f"{source}: wanted a list of {key}, got {_shown(values)}")
+        raise ChallengeError(f"{source}: wanted a list of {key}, got {shown(values)}")
     found = []
     for value in values:
         _want_object(value, f"{source}: {key}")
@@ -226,7 +186,7 @@ def _image_name(job: dict[str, Any], socket: Socket, source: str) -> str:
     image = found[0][0].get("image")
     name = image.get("name") if isinstance(image, dict) else None
     if not isinstance(name, str) or not name:
-        raise ChallengeError(f"{source}: inputs: wanted image.name of '{socket.slug}', got {_shown(name)}")
+        raise ChallengeError(f"{source}: inputs: wanted image.name of '{socket.slug}', got {shown(name)}")
     return name
 
 
@@ -236,7 +196,7 @@ def _relative_path(job: dict[str, Any], socket: Socket, source: str) -> str | No
         return None
     path = found[0][1].get("relative_path")
     if not isinstance(path, str) or not path:
-        raise ChallengeError(f"{source}: outputs: wanted relative_path of '{socket.slug}', got {_shown(path)}")
+        raise ChallengeError(f"{source}: outputs: wanted relative_path of '{socket.slug}', got {shown(path)}")
     return path
 
 
@@ -244,7 +204,7 @@ def _inside(root: Path, relative: str, *, source: str, folder: str = "") -> Path
     """The file `relative` below `root/folder`; refuses every way out of `root`: `..`, absolute paths, links."""
     parts = PurePosixPath(relative).parts
     if relative.startswith("/") or ".." in parts or "\\" in relative or "\0" in relative or len(relative) > 1000:
-        raise ChallengeError(f"{source}: wanted a path inside the folder, got {_shown(relative)}")
+        raise ChallengeError(f"{source}: wanted a path inside the folder, got {shown(relative)}")
     path = root.joinpath(folder, *parts)
     try:
         outside = not path.resolve().is_relative_to(root)
@@ -252,40 +212,17 @@ def _inside(root: Path, relative: str, *, source: str, folder: str = "") -> Path
     except (OSError, RuntimeError):  # a name too long for the file system, a loop of links
         outside, exists = False, False
     if outside:
-        raise ChallengeError(f"{source}: wanted a path inside the folder, {_shown(relative)} leads out of it")
+        raise ChallengeError(f"{source}: wanted a path inside the folder, {shown(relative)} leads out of it")
     if not exists:
-        raise ChallengeError(f"{source}: wanted the file {_shown(relative)}, there is none")
-    return path
-
-
-def _limited(path: Path) -> Path:
-    """The same path, refused where the file is larger than any set of landmarks."""
-    size = path.stat().st_size
-    if size > MAX_POINTS_BYTES:
-        raise ChallengeError(f"{path}: wanted at most {MAX_POINTS_BYTES} bytes, got {size}")
+        raise ChallengeError(f"{source}: wanted the file {shown(relative)}, there is none")
     return path
 
 
 def _check_known(case: str, reference: Reference, *, source: str) -> None:
     if case not in reference.known_cases:
-        raise ChallengeError(f"{source}: wanted a case of the reference, got the unknown case {_shown(case)}")
+        raise ChallengeError(f"{source}: wanted a case of the reference, got the unknown case {shown(case)}")
 
 
 def _want_object(value: Any, source: str) -> None:
     if not isinstance(value, dict):
-        raise ChallengeError(f"{source}: wanted an object, got {_shown(value)}")
-
-
-def _is_grid(rows: Any) -> bool:
-    return isinstance(rows, list) and len(rows) == 3 and all(isinstance(row, list) and len(row) == 3 for row in rows)
-
-
-def _shown(value: Any) -> str:
-    """A short one-line picture of a value that may be huge."""
-    if isinstance(value, dict | list):
-        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
-    if value is None:
-        return "nothing"
-    if isinstance(value, str):
-        return repr(value[:MAX_SHOWN])
-    return str(value)[:MAX_SHOWN]
+        raise ChallengeError(f"{source}: wanted an object, got {shown(value)}")

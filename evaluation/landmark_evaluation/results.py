@@ -66,6 +66,109 @@ class Runtime(_Result):
     max: Finite
 
 
+class Noise(_Result):
+    """What `protected` scores carry: the SD of the noise, and how many submissions finding one point takes."""
+
+    mre_mm_sd: Finite
+    sdr_sd: Finite
+    locate_radius_mm: Finite
+    locate_submissions: Count
+
+
+class Presence(_Result):
+    """Is the landmark there: outcomes over assessed landmarks; roc_area of `probability` where both kinds occur."""
+
+    n_present: Count
+    n_absent: Count
+    n_missing: Count
+    n_false_alarms: Count
+    n_rejected: Count
+    sensitivity: Share | None = None
+    specificity: Share | None = None
+    roc_area: Share | None = None
+
+
+class Agreement(_Result):
+    """Bland-Altman along one axis, in mm: mean difference, its SD, 95 % limits of agreement."""
+
+    bias_mm: Finite
+    sd_mm: Finite
+    low_mm: Finite
+    high_mm: Finite
+
+
+class ObserverResult(_Result):
+    """One observer scored like a submission; landmark_mean_mm in the task's order."""
+
+    observer: str
+    against: str
+    n_cases: Count
+    n_points: Count
+    mre_mm: ErrorSummary
+    sdr: dict[Key, Share]
+    landmark_mean_mm: list[Finite | None]
+
+
+class ObserverPair(_Result):
+    """Two observers on the cases that both marked: `intra` is one person marking twice, `inter` are two."""
+
+    observers: tuple[str, str]
+    kind: str
+    n_cases: Count
+    n_points: Count
+    mre_mm: ErrorSummary
+    landmark_mean_mm: list[Finite | None]
+    agreement: dict[Key, Agreement]
+
+
+class Observers(_Result):
+    """mean_mm: mean error of the observers, the noise ceiling; relative_error: this submission's mean divided by it."""
+
+    scored: list[ObserverResult]
+    pairs: list[ObserverPair]
+    mean_mm: Finite
+    relative_error: Finite | None = None
+
+
+class Correlation(_Result):
+    """Correlation coefficient and p-value."""
+
+    r: Finite
+    p: Finite
+
+
+class Uncertainty(_Result):
+    """Does the submission know how wrong it is? coverage: nominal level in % -> share of errors inside."""
+
+    n_points: Count
+    pearson: Correlation | None = None
+    spearman: Correlation | None = None
+    ellipsoid_90_mm3: dict[Key, Finite] | None = None
+    ellipsoid_90_mm2: dict[Key, Finite] | None = None
+    coverage: dict[Key, Share]
+    sparsification_error: Finite | None = None
+
+
+class ClinicalResult(_Result):
+    """One clinical analysis: how often the class is the reference's."""
+
+    n_cases: Count
+    success_classification_rate: Share
+    mean_absolute_difference: Finite | None = None
+
+
+class Subgroup(_Result):
+    """The cases with one value in one column of cases.csv."""
+
+    column: str
+    value: str
+    n_cases: Count
+    n_points: Count
+    n_missing: Count
+    mre_mm: ErrorSummary
+    sdr: dict[Key, Share]
+
+
 class Aggregates(_Result):
     """The scores. `confidence` mirrors the rest: the 95 % interval of mre_mm.mean is confidence.mre_mm.mean."""
 
@@ -75,7 +178,18 @@ class Aggregates(_Result):
     n_missing: Count
     n_false_alarms: Count
     runtime_s: Runtime | None = None
-    confidence: dict[Key, Any]
+    runtime_cold_s: Runtime | None = None
+    runtime_warm_s: Runtime | None = None
+    confidence: dict[Key, Any] | None = None
+    noise: Noise | None = None
+    success_curve_area: Share | None = None
+    n_failures: dict[Key, Count] | None = None
+    presence: Presence | None = None
+    bias: dict[Key, Agreement] | None = None
+    observers: Observers | None = None
+    uncertainty: Uncertainty | None = None
+    clinical: dict[Key, ClinicalResult] | None = None
+    subgroups: list[Subgroup] | None = None
 
 
 class Metrics(_Result):

@@ -7,13 +7,13 @@ import numpy as np
 
 from landmark_challenge import __version__
 from landmark_challenge.errors import ChallengeError
-from landmark_challenge.task import Task, threshold_key
+from landmark_challenge.task import threshold_key
 
-from . import metrics, statistics
-from .disclosure import headline
+from . import disclosure, metrics, observers, statistics
 from .pairing import Submission
 from .references import Reference
 from .results import Aggregates, ErrorSummary, LandmarkResult, Metrics, Protocol, Runtime
+from .sections import further_sections
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,12 @@ def evaluate_submission(
     )
     if not scores.scored.any():
         raise ChallengeError(f"{reference.folder}: wanted at least one landmark to score, all are absent")
+    protected = reference.disclosure == "protected"
+    aggregates = (
+        disclosure.protect(scores, submission, reference, runtimes=_runtimes(submission))
+        if protected
+        else _aggregate(scores, submission, reference, resamples=resamples, seed=seed)
+    )
     result = Metrics(
         task=task.name,
         task_version=task.version,
@@ -64,31 +70,38 @@ def evaluate_submission(
             n_points=int(scores.scored.sum()),
             disclosure=reference.disclosure,
         ),
-        aggregates=_aggregate(scores, submission, task, resamples=resamples, seed=seed),
+        aggregates=aggregates,
     )
-    if reference.disclosure == "protected":
-        result = headline(result)
     return Evaluation(reference, submission, scores, result)
 
 
 def rater_in_mean(submission: Submission, reference: Reference) -> str | None:
     """The observer whose own points the submission is, where the reference is a mean with that observer in it."""
-    rule = reference.task.reference
-    if reference.observer != "reference" or rule.rule != "mean":
-        return None
-    for observer in rule.observers:
-        if observer in reference.observers and all(name in reference.observers for name in rule.observers):
+    for observer in reference.task.reference.observers:
+        if observers.part_of_mean(reference, observer):
             points = reference.observer_mm(observer)
             if np.array_equal(points, submission.points_mm, equal_nan=True):
                 return observer
     return None
 
 
-def _aggregate(scores: metrics.Scores, submission: Submission, task: Task, *, resamples: int, seed: int) -> Aggregates:
+def _runtimes(submission: Submission) -> dict[str, Any]:
+    """All measured run times, and those with and without start-up apart."""
+    found = {
+        "runtime_s": metrics.summarise_runtime(submission.runtime_s),
+        "runtime_cold_s": metrics.summarise_runtime(submission.cold_s),
+        "runtime_warm_s": metrics.summarise_runtime(submission.warm_s),
+    }
+    return {key: None if value is None else Runtime(**value) for key, value in found.items()}
+
+
+def _aggregate(
+    scores: metrics.Scores, submission: Submission, reference: Reference, *, resamples: int, seed: int
+) -> Aggregates:
+    task = reference.task
     thresholds, tie = task.success_thresholds_mm, task.success_tie
     keys = [threshold_key(threshold) for threshold in thresholds]
     intervals = statistics.bootstrap(scores.error_mm, thresholds, tie=tie, resamples=resamples, seed=seed)
-    runtime = metrics.summarise_runtime(submission.runtime_s)
     rows: dict[str, LandmarkResult] = {}
     confidence: dict[str, Any] = {"mre_mm": intervals.mre_mm, "sdr": dict(zip(keys, intervals.sdr, strict=True))}
     confidence["landmarks"] = {}
@@ -114,6 +127,7 @@ def _aggregate(scores: metrics.Scores, submission: Submission, task: Task, *, re
         landmarks=rows,
         n_missing=int(scores.missing.sum()),
         n_false_alarms=int(scores.false_alarm.sum()),
-        runtime_s=None if runtime is None else Runtime(**runtime),
         confidence=confidence,
+        **_runtimes(submission),
+        **further_sections(scores, submission, reference),
     )

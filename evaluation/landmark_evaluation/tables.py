@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .results import Metrics, Protocol
+from .results import Metrics, Noise, Protocol
 
 SHOWN_THRESHOLDS = ("2_0mm", "2_5mm", "3_0mm", "4_0mm")
 
@@ -30,6 +30,17 @@ def threshold_text(key: str) -> str:
     return key.replace("_", ".").replace("mm", " mm").replace(".0 ", " ")
 
 
+def noise_line(noise: Noise) -> str:
+    """What must stand beside protected scores."""
+    submissions = (
+        f"finding one point within {noise.locate_radius_mm:g} mm takes about {noise.locate_submissions} of them"
+    )
+    return (
+        f"the references are protected: scores carry noise of SD {noise.mre_mm_sd:.3f} mm (mean) and "
+        f"{100 * noise.sdr_sd:.2f} % (success rates); {submissions}"
+    )
+
+
 def summary(metrics: Metrics) -> str:
     """The printed summary table."""
     aggregates = metrics.aggregates
@@ -46,10 +57,12 @@ def summary(metrics: Metrics) -> str:
         sd = "" if errors.sd is None else f"{errors.sd:.3f}"
         numbers = f"{errors.mean:8.3f} {sd:>8} {errors.median:8.3f} {errors.iqr:8.3f}"
         lines.append(f"{name:<{width}} {numbers}  " + " ".join(f"{100 * sdr[key]:7.2f} %" for key in keys))
-    low, high = aggregates.confidence["mre_mm"]["mean"]
-    lines.append(
-        f"mean radial error {aggregates.mre_mm.mean:.3f} mm (95 % interval {low:.3f} to {high:.3f}, over cases)"
-    )
+    if aggregates.confidence is not None:
+        low, high = aggregates.confidence["mre_mm"]["mean"]
+        interval = f"95 % interval {low:.3f} to {high:.3f}, over cases"
+        lines.append(f"mean radial error {aggregates.mre_mm.mean:.3f} mm ({interval})")
+    if aggregates.noise is not None:
+        lines.append(noise_line(aggregates.noise))
     lines.append(f"missing {aggregates.n_missing}, false alarms {aggregates.n_false_alarms}")
     if aggregates.runtime_s is not None:
         time = aggregates.runtime_s

@@ -67,7 +67,7 @@ def test_the_container_writes_details_where_the_organiser_asks_for_them(mounts):
 
 def test_the_container_tells_a_participant_what_is_wrong_with_the_submission(mounts, capsys):
     (mounts / "p/pk-1/output/anatomical-landmarks.json").write_text("[]")
-    assert container.main([]) == 1
+    assert container.main([]) == 2
     assert "pk-1/output/anatomical-landmarks.json: wanted" in capsys.readouterr().err
     assert not (mounts / "output").exists()
 
@@ -75,7 +75,7 @@ def test_the_container_tells_a_participant_what_is_wrong_with_the_submission(mou
 def test_the_container_quotes_nothing_of_a_broken_reference(mounts, capsys):
     path = mounts / "truth/landmarks/reference/case1.json"
     path.write_text(path.read_text().replace('"version"', '"secret-31.4159"'))
-    assert container.main([]) == 1
+    assert container.main([]) == 2
     err = capsys.readouterr().err
     assert "31.4159" not in err and "case1" not in err and "tell the organisers" in err
 
@@ -88,8 +88,14 @@ def test_the_container_names_an_unexpected_failure_by_type_alone(mounts, capsys,
     assert container.main([]) == 1
     err = capsys.readouterr().err
     assert "31.4159" not in err and "RuntimeError" in err
-    with pytest.raises(RuntimeError, match="the evaluation failed"):
-        container.invoke_once()
+
+
+def test_the_container_serves_calls(mounts, monkeypatch):
+    calls = []
+    monkeypatch.setattr(container, "serve_http", lambda handler: calls.append(handler()))
+    assert container.main(["invoke"]) == 0 and calls == [None]
+    assert (mounts / "output/metrics.json").is_file()
+    assert container.main(["serve"]) == 2
 
 
 def test_the_plain_path_imports_nothing_heavy():

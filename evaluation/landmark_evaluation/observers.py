@@ -1,0 +1,123 @@
+"""How well people agree: the yardstick beside every score of a method.
+
+Each observer is scored like a submission; an observer who is part of the reference's mean is scored against the others.
+Observers whose names differ by a trailing number alone (`rater01-1`, `rater01-2`) are the same person marking twice.
+"""
+
+import re
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .metrics import score_points, success_rates, summarise_errors
+from .references import Reference
+
+LIMITS_OF_AGREEMENT = 1.96
+AXES = "xyz"
+
+
+def score_observers(reference: Reference) -> list[dict[str, Any]]:
+    """One row per observer: against whom, over how many cases and points, mean, SD, median, success rates."""
+    task = reference.task
+    rows = []
+    for observer in reference.observers:
+        if observer == reference.observer:
+            continue
+        against = reference.leaving_out(observer) if part_of_mean(reference, observer) else reference
+        errors = distances_mm(reference.observer_mm(observer), against.points_mm, reference)
+        if not np.isfinite(errors).any():
+            continue
+        rows.append(
+            {
+                "observer": observer,
+                "against": against.rule,
+                "n_cases": int(np.isfinite(errors).any(axis=1).sum()),
+                "n_points": int(np.isfinite(errors).sum()),
+                "mre_mm": summarise_errors(errors),
+                "sdr": success_rates(errors, task.success_thresholds_mm, tie=task.success_tie),
+                "landmark_mean_mm": column_means(errors),
+            }
+        )
+    return rows
+
+
+def score_pairs(reference: Reference) -> list[dict[str, Any]]:
+    """One row per pair of observers who marked the same cases: `intra` or `inter`, their distance, their agreement."""
+    rows = []
+    for first, second in combinations(reference.observers, 2):
+        a, b = reference.observer_mm(first), reference.observer_mm(second)
+        errors = distances_mm(a, b, reference)
+        if np.isfinite(errors).any():
+            rows.append(
+                {
+                    "observers": [first, second],
+                    "kind": "intra" if person(first) == person(second) else "inter",
+                    "n_cases": int(np.isfinite(errors).any(axis=1).sum()),
+                    "n_points": int(np.isfinite(errors).sum()),
+                    "mre_mm": summarise_errors(errors),
+                    "landmark_mean_mm": column_means(errors),
+                    "agreement": bland_altman(a, b, reference),
+                }
+            )
+    return rows
+
+
+def bland_altman(
+    points_mm: NDArray[np.float64], other_mm: NDArray[np.float64], reference: Reference
+) -> dict[str, dict[str, float]]:
+    """Per axis (LPS) the mean of `points - other`, its SD (n - 1) and the 95 % limits of agreement, in mm.
+
+    Over all assessed landmarks that both gave. Bland and Altman, Lancet 1986.
+    """
+    difference = np.where(reference.assessed[..., None], points_mm - other_mm, np.nan)
+    result = {}
+    for axis in range(reference.task.dimension):
+        values = difference[..., axis][np.isfinite(difference[..., axis])]
+        if values.size > 1:
+            bias, sd = float(values.mean()), float(values.std(ddof=1))
+            reach = LIMITS_OF_AGREEMENT * sd
+            result[AXES[axis]] = {"bias_mm": bias, "sd_mm": sd, "low_mm": bias - reach, "high_mm": bias + reach}
+    return result
+
+
+def distances_mm(
+    points_mm: NDArray[np.float64], other_mm: NDArray[np.float64], reference: Reference
+) -> NDArray[np.float64]:
+    """(cases, landmarks) distances where both gave the landmark, NaN elsewhere; capped like every error of the task."""
+    scores = score_points(
+        points_mm,
+        other_mm,
+        assessed=reference.assessed,
+        dimension=reference.task.dimension,
+        missing_error_mm=reference.task.missing_error_mm,
+    )
+    return np.where(scores.missing, np.nan, scores.error_mm)
+
+
+def part_of_mean(reference: Reference, observer: str) -> bool:
+    """Whether the reference is a mean that contains this observer, all of whose members are there."""
+    rule = reference.task.reference
+    return (
+        reference.observer == "reference"
+        and rule.rule == "mean"
+        and observer in rule.observers
+        and all(name in reference.observers for name in rule.observers)
+    )
+
+
+def person(observer: str) -> str:
+    """Who an observer's session belongs to.
+
+    >>> person("rater01-2"), person("rater01"), person("senior")
+    ('rater01', 'rater01', 'senior')
+    """
+    return re.sub(r"-\d+$", "", observer)
+
+
+def column_means(errors_mm: NDArray[np.float64]) -> list[float | None]:
+    """The mean of each column; None where nothing is scored."""
+    counts = np.isfinite(errors_mm).sum(axis=0)
+    sums = np.nansum(errors_mm, axis=0)
+    return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]

@@ -1,0 +1,114 @@
+"""Does a submission know how wrong it is? Its covariances against its errors, over points that are there and given.
+
+Loc-Net's confidence ellipsoid (section 2.4 of its paper) generalised from uncorrelated axes to a full covariance.
+"""
+
+from dataclasses import dataclass
+from math import gamma, pi
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVELS = (0.50, 0.68, 0.90, 0.95)
+ELLIPSOID_LEVEL = 0.90
+REMOVED = np.arange(0, 100, 5) / 100
+MIN_POINTS = 10
+# Below this variance an axis counts as claimed to be exact: the error along it must then be zero to be covered.
+EXACT_MM2 = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class UncertainPoints:
+    """Points with a covariance: error_mm (n,), offset_mm (n, dimension), covariance_mm2 (n, dimension, dimension)."""
+
+    error_mm: NDArray[np.float64]
+    offset_mm: NDArray[np.float64]
+    covariance_mm2: NDArray[np.float64]
+
+    @property
+    def spread_mm(self) -> NDArray[np.float64]:
+        """(n,) root of the trace: the RMS radial error that the covariance announces."""
+        return np.sqrt(np.maximum(np.einsum("nkk->n", self.covariance_mm2), 0.0))
+
+    @property
+    def mahalanobis_squared(self) -> NDArray[np.float64]:
+        """(n,) squared Mahalanobis distances; infinite where an axis that was claimed exact is not."""
+        values, axes = np.linalg.eigh(self.covariance_mm2)
+        along = np.einsum("nik,ni->nk", axes, self.offset_mm) ** 2
+        exact = values < EXACT_MM2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = np.where(exact, np.where(along < EXACT_MM2, 0.0, np.inf), along / np.where(exact, 1.0, values))
+        return terms.sum(axis=1)
+
+
+def uncertain_points(
+    error_mm: NDArray[np.float64],
+    offset_mm: NDArray[np.float64],
+    covariance_mm2: NDArray[np.float64],
+    *,
+    dimension: int,
+) -> UncertainPoints | None:
+    """The scored, given points that carry a covariance; None where fewer than ten do.
+
+    error_mm: (cases, landmarks). offset_mm: (cases, landmarks, 3), NaN where either point is absent. covariance_mm2:
+    (cases, landmarks, 3, 3), NaN where there is none; a 2D task uses its x, y block.
+    """
+    chosen = np.isfinite(error_mm) & np.isfinite(offset_mm[..., :dimension]).all(axis=2)
+    chosen &= np.isfinite(covariance_mm2).all(axis=(2, 3))
+    if chosen.sum() < MIN_POINTS:
+        return None
+    return UncertainPoints(
+        error_mm[chosen], offset_mm[chosen][:, :dimension], covariance_mm2[chosen][:, :dimension, :dimension]
+    )
+
+
+def summarise_uncertainty(points: UncertainPoints) -> dict[str, Any]:
+    """Correlation with the error, size of the 90 % ellipsoid, coverage at four levels, sparsification.
+
+    An ellipsoid has a volume in mm^3, in 2D an ellipse an area in mm^2. sparsification_error: area between the curve of
+    the mean error of what is left when the least certain points are removed and the one of a perfect order, divided by
+    the mean error; 0 is perfect.
+    """
+    from scipy import stats
+
+    spread, error = points.spread_mm, points.error_mm
+    result: dict[str, Any] = {"n_points": int(error.size)}
+    if np.ptp(spread) > 0 and np.ptp(error) > 0:
+        for name, test in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
+            outcome = test(spread, error)
+            result[name] = {"r": float(outcome.statistic), "p": float(outcome.pvalue)}
+    dimension = points.offset_mm.shape[1]
+    size = ellipsoid_size(points.covariance_mm2, float(stats.chi2.ppf(ELLIPSOID_LEVEL, dimension)))
+    unit = "mm3" if dimension == 3 else "mm2"
+    result[f"ellipsoid_90_{unit}"] = {"mean": float(size.mean()), "median": float(np.median(size))}
+    squared = points.mahalanobis_squared
+    result["coverage"] = {
+        f"{round(100 * level)}": float(np.mean(squared <= stats.chi2.ppf(level, dimension))) for level in LEVELS
+    }
+    left, ideal = sparsification(points)
+    if error.mean() > 0:
+        result["sparsification_error"] = float(np.trapezoid(left - ideal, REMOVED) / error.mean())
+    return result
+
+
+def ellipsoid_size(covariance_mm2: NDArray[np.float64], chi_squared: float) -> NDArray[np.float64]:
+    """(n,) volumes (areas in 2D) of {x: x' C^-1 x <= chi_squared}.
+
+    >>> round(float(ellipsoid_size(np.eye(3)[None], 1.0)[0]), 4)
+    4.1888
+    """
+    dimension = covariance_mm2.shape[1]
+    unit_ball = pi ** (dimension / 2) / gamma(dimension / 2 + 1)
+    determinant = np.maximum(np.linalg.det(covariance_mm2), 0.0)
+    return unit_ball * chi_squared ** (dimension / 2) * np.sqrt(determinant)
+
+
+def sparsification(points: UncertainPoints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean error of what is left after removing 0, 5 ... 95 % of the points: by uncertainty, and by true error."""
+    curves = []
+    for key in (points.spread_mm, points.error_mm):
+        kept = points.error_mm[np.argsort(key, kind="stable")]
+        mean_of_first = np.cumsum(kept) / np.arange(1, kept.size + 1)
+        curves.append(mean_of_first[np.maximum(1, np.round((1 - REMOVED) * kept.size)).astype(int) - 1])
+    return curves[0], curves[1]
