@@ -67,6 +67,7 @@ class Settings:
 
     classification_weight: of the cross-entropy beside the mean absolute error of the displacements; the paper adds both
     means as they are (1). coordinate_weight: of an extra loss on the decoded point in voxels; the paper has none (0).
+    local_margin: voxels of a local window that are context on both sides together: landmarks lie in the rest of it.
     """
 
     global_stage: Stage
@@ -75,7 +76,7 @@ class Settings:
     classification: bool = True
     classification_weight: float = 1.0
     coordinate_weight: float = 0.0
-    local_passes: int = 1
+    local_margin: int = 0
 
 
 class PatchNetwork(nn.Module):
@@ -214,22 +215,20 @@ def run_global(network: nn.Module, images: Tensor, settings: Settings) -> Tensor
 def run_local(network: nn.Module, images: Tensor, estimates: Tensor, settings: Settings, *, window: int) -> Tensor:
     """(B, 1, ...) images and (B, L, ndim) estimates -> refined ones, both in voxels of the local stage."""
     stride = settings.local_stage.architecture.stride
-    size = (window,) * (images.ndim - 2)
-    for _ in range(settings.local_passes):
-        windows = sample_windows(images, estimates, size)
-        with _autocast(images.device):
-            outputs = network(windows)
-        estimates = decode(outputs, settings, stride=stride) + estimates - (window - 1) / 2
-    return estimates
+    windows = sample_windows(images, estimates, (window,) * (images.ndim - 2))
+    with _autocast(images.device):
+        outputs = network(windows)
+    return decode(outputs, settings, stride=stride) + estimates - (window - 1) / 2
 
 
-def choose_window(errors_mm: Tensor, stage: Stage) -> int:
+def choose_window(errors_mm: Tensor, settings: Settings) -> int:
     """Side in voxels of the local window: the global stage's validation errors decide (section V-A1).
 
-    Twice the 98th percentile of the errors plus room for one receptive field; a multiple of twice the stride.
+    Twice the 98th percentile of the errors plus the margin, as a multiple of twice the stride.
     """
+    stage = settings.local_stage
     unit = 2 * stage.architecture.stride
-    wanted = 2 * float(torch.quantile(errors_mm, 0.98)) / stage.spacing_mm
+    wanted = 2 * float(torch.quantile(errors_mm, 0.98)) / stage.spacing_mm + settings.local_margin
     return int(min(max(math.ceil(wanted / unit) * unit, 16), 128))
 
 
@@ -294,7 +293,7 @@ def train(
 
     points = _global_points(network.eval(), coarse_judge, settings)
     errors_mm = _errors_mm(points, coarse_judge)
-    window = fine.window or choose_window(errors_mm, fine)
+    window = fine.window or choose_window(errors_mm, settings)
     estimates = rescale(points, spacing_from=coarse.spacing_mm, spacing_to=fine.spacing_mm)
     specialists = _placed(LocalNetworks(ndim, landmarks, fine.architecture), device, ndim)
     report(
@@ -363,8 +362,8 @@ def _local_loss(model: nn.Module, step: int, store: Store, settings: Settings, *
     index = batch_indices(len(store), stage.schedule.batch, seed=seed, step=step)
     images = store.batch(index)
     points = store.points[index.to(images.device)]
-    # uniform within the window, so that every sub-image contains its landmark (section V-A1)
-    offset = (torch.rand(points.shape, generator=generator) - 0.5) * (window - 1)
+    # uniform, so that every sub-image contains its landmark (section V-A1)
+    offset = (torch.rand(points.shape, generator=generator) - 0.5) * max(window - 1 - settings.local_margin, 0)
     centres = torch.nan_to_num(points) + offset.to(images.device)
     size = (window,) * (images.ndim - 2)
     warp = random_warp(centres, size, stage.augmentation, spacing_mm=stage.spacing_mm, generator=generator)

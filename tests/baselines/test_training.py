@@ -1,0 +1,127 @@
+"""The loop itself: a resumed run continues the same curve, the best validation wins, bad losses stop it."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from landmark_baselines import training
+from landmark_baselines.training import Schedule, batch_indices, fit, learning_rate_at, step_generator
+from landmark_challenge.errors import ChallengeError
+
+SCHEDULE = Schedule(30, 4, 1e-2, policy="one-cycle", validate_every=10, average=0.9, gradient_norm=1.0)
+
+
+def _model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 1))
+
+
+def _loss(model: nn.Module, step: int) -> Tensor:
+    x = torch.randn(4, 3, generator=step_generator(1, step))
+    return (model(x).float() - x.sum(dim=1, keepdim=True)).square().mean()
+
+
+def _validate(model: nn.Module) -> float:
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        return float((model.eval()(x).float() - x.sum(dim=1, keepdim=True)).abs().mean())
+
+
+def _run(folder: Path, model: nn.Module, loss: object = _loss, **options: object) -> list[training.Point]:
+    settings = {"schedule": SCHEDULE, "stage": "demo", "seed": 1, "device": "cpu", "validate": _validate, **options}
+    return fit(model, loss, folder=folder, **settings)  # type: ignore[arg-type]
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_a_killed_run_resumes_on_the_same_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _model()
+    curve = _run(tmp_path / "whole", whole)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+
+    def dies_at_17(model: nn.Module, step: int) -> Tensor:
+        if step == 17:
+            raise _Killed
+        return _loss(model, step)
+
+    with pytest.raises(_Killed):
+        _run(tmp_path / "cut", _model(), dies_at_17)
+    assert (tmp_path / "cut" / "demo.checkpoint").is_file()
+    resumed = _model()
+    for parameter in resumed.parameters():  # nothing may come from the fresh model
+        nn.init.zeros_(parameter)
+    again = _run(tmp_path / "cut", resumed, resume=True)
+    assert [point.iteration for point in again] == [point.iteration for point in curve]
+    assert [point.validation_mm for point in again] == [point.validation_mm for point in curve]
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+    assert not (tmp_path / "cut" / "demo.checkpoint").exists()
+
+
+def test_resume_refuses_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+
+    def dies_at_5(model: nn.Module, step: int) -> Tensor:
+        if step == 5:
+            raise _Killed
+        return _loss(model, step)
+
+    with pytest.raises(_Killed):
+        _run(tmp_path, _model(), dies_at_5)
+    with pytest.raises(ChallengeError, match="same settings"):
+        _run(tmp_path, _model(), resume=True, schedule=replace(SCHEDULE, learning_rate=0.5))
+
+
+def test_the_best_validation_wins(tmp_path: Path) -> None:
+    seen: list[tuple[float, dict[str, Tensor]]] = []
+
+    def judged(model: nn.Module) -> float:
+        error = [3.0, 1.0, 2.0, 4.0][len(seen)]
+        seen.append((error, {key: value.clone() for key, value in model.state_dict().items()}))
+        return error
+
+    model = _model()
+    curve = _run(tmp_path, model, validate=judged)
+    assert [point.validation_mm for point in curve] == [3.0, 1.0, 2.0, 4.0]
+    assert [point.iteration for point in curve] == [1, 10, 20, 30]
+    for key, value in seen[1][1].items():
+        assert torch.equal(value, model.state_dict()[key])
+    lines = (tmp_path / "demo.csv").read_text().splitlines()
+    assert lines[0] == "iteration,loss,validation_mm,seconds"
+    assert len(lines) == 5
+
+
+def test_patience_stops_early(tmp_path: Path) -> None:
+    errors = iter([1.0, 2.0, 2.0, 2.0])
+    curve = _run(
+        tmp_path, _model(), validate=lambda _: next(errors), schedule=replace(SCHEDULE, patience=2, iterations=1000)
+    )
+    assert curve[-1].iteration == 20
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(ChallengeError, match="not finite"):
+        _run(tmp_path, _model(), lambda model, step: _loss(model, step) * math.nan)
+
+
+def test_one_cycle_rises_and_falls() -> None:
+    rates = [learning_rate_at(SCHEDULE, step) for step in range(30)]
+    assert max(rates) == pytest.approx(1e-2)
+    assert rates.index(max(rates)) in (2, 3)
+    assert rates[-1] < 1e-4
+    assert learning_rate_at(replace(SCHEDULE, policy="constant"), 29) == 1e-2
+    with pytest.raises(ChallengeError, match="policy"):
+        learning_rate_at(replace(SCHEDULE, policy="stairs"), 0)
+
+
+def test_every_case_comes_once_per_epoch() -> None:
+    seen = torch.cat([batch_indices(10, 5, seed=3, step=step) for step in range(4)])
+    assert sorted(seen[:10].tolist()) == list(range(10))
+    assert sorted(seen[10:].tolist()) == list(range(10))
+    assert seen[:10].tolist() != seen[10:].tolist()
