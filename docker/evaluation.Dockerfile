@@ -11,4 +11,5 @@ ENTRYPOINT ["python3", "-m", "landmark_evaluation.container"]
 # Below here nothing adds a layer: both modes share every one.
 ARG API_METHOD
 LABEL org.grand-challenge.api-method=${API_METHOD}
-ENV LANDMARKS_API_METHOD=${API_METHOD}
+# A crash in a compiled library still leaves a word on stderr.
+ENV LANDMARKS_API_METHOD=${API_METHOD} PYTHONFAULTHANDLER=1

@@ -145,7 +145,7 @@ build_algorithm() {
 build_evaluation() {
     local context
     need_engine
-    base_for evaluation cpu
+    base_for light cpu
     context=$(scratch)
     stage_kit "$context" landmark_evaluation:evaluation
     build_modes "$context" evaluation.Dockerfile evaluation

@@ -4,7 +4,6 @@ You should not need to edit this file: a method only provides a `Localizer`. Two
 `exec`, the program runs once per case, and `invoke`, an HTTP server answers `POST /invoke` once per case.
 """
 
-import faulthandler
 import math
 import os
 import queue
@@ -191,7 +190,6 @@ def run_algorithm(
     port: int = PORT,
 ) -> int:
     """Run as an algorithm container in `exec` or `invoke` mode; the exit code. `STRICT=1` turns the fall-back off."""
-    faulthandler.enable()
     strict = os.environ.get("STRICT", "") == "1"
 
     def once(localizer: Localizer) -> None:
