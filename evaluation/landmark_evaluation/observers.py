@@ -23,8 +23,8 @@ def score_observers(reference: Reference) -> list[dict[str, Any]]:
     task = reference.task
     rows = []
     for observer in reference.observers:
-        if observer == reference.observer:
-            continue
+        if observer in (reference.observer, _sole_author(reference)):
+            continue  # scored against their own points they would be perfect
         against = reference.leaving_out(observer) if part_of_mean(reference, observer) else reference
         errors = distances_mm(reference.observer_mm(observer), against.points_mm, reference)
         if not np.isfinite(errors).any():
@@ -105,6 +105,12 @@ def part_of_mean(reference: Reference, observer: str) -> bool:
         and observer in rule.observers
         and all(name in reference.observers for name in rule.observers)
     )
+
+
+def _sole_author(reference: Reference) -> str | None:
+    """The observer whose points are the reference, where it is one person's."""
+    rule = reference.task.reference
+    return rule.observers[0] if rule.rule == "observer" and reference.observer == "reference" else None
 
 
 def person(observer: str) -> str:

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from landmark_evaluation.uncertainty import (
+    UncertainPoints,
+    ellipsoid_size,
+    sparsification,
+    summarise_uncertainty,
+    uncertain_points,
+)
+
+
+def honest(n=20_000, *, dimension=3, claim=1.0, seed=0):
+    """Errors drawn from covariances that differ from point to point, announced `claim` times too large."""
+    generator = np.random.default_rng(seed)
+    factor = generator.normal(size=(n, dimension, dimension)) * generator.uniform(0.3, 3, (n, 1, 1))
+    covariance = factor @ factor.transpose(0, 2, 1)
+    offset = np.einsum("nij,nj->ni", factor, generator.normal(size=(n, dimension)))
+    return UncertainPoints(np.linalg.norm(offset, axis=1), offset, covariance * claim**2)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_honest_covariances_cover_what_they_say(dimension):
+    coverage = summarise_uncertainty(honest(dimension=dimension))["coverage"]
+    for level, share in coverage.items():
+        assert share == pytest.approx(int(level) / 100, abs=0.012)
+
+
+def test_too_small_covariances_cover_too_little():
+    assert summarise_uncertainty(honest(claim=0.3))["coverage"]["90"] < 0.3
+
+
+def test_correlations_are_scipys_of_the_announced_error():
+    points = honest(500)
+    found = summarise_uncertainty(points)
+    announced = np.sqrt(np.trace(points.covariance_mm2, axis1=1, axis2=2))
+    assert found["pearson"]["r"] == pytest.approx(stats.pearsonr(announced, points.error_mm)[0])
+    assert found["spearman"]["p"] == pytest.approx(stats.spearmanr(announced, points.error_mm)[1])
+
+
+def test_the_ellipsoid_of_independent_axes_is_the_one_of_the_loc_net_paper():
+    sd = np.array([1.0, 2.0, 3.0])
+    expected = 4 / 3 * np.pi * 6.251388631170325**1.5 * sd.prod()
+    assert ellipsoid_size(np.diag(sd**2)[None], stats.chi2.ppf(0.9, 3))[0] == pytest.approx(expected)
+    assert ellipsoid_size(np.diag(sd[:2] ** 2)[None], 1.0)[0] == pytest.approx(np.pi * 2)
+
+
+def test_a_perfect_order_has_no_sparsification_error_and_a_reversed_one_a_large():
+    error = np.linspace(0.1, 5, 100)
+    offset = np.zeros((100, 3))
+    offset[:, 0] = error
+    sure = np.einsum("n,ij->nij", error**2, np.eye(3))
+    perfect, reversed_ = UncertainPoints(error, offset, sure), UncertainPoints(error, offset, sure[::-1])
+    assert summarise_uncertainty(perfect)["sparsification_error"] == pytest.approx(0, abs=1e-12)
+    assert summarise_uncertainty(reversed_)["sparsification_error"] > 0.4
+    left, ideal = sparsification(perfect)
+    assert left[0] == pytest.approx(error.mean()) and left[-1] == pytest.approx(error[:5].mean())
+    assert np.array_equal(left, ideal)
+
+
+def test_a_claim_of_exactness_is_covered_by_exactness_alone():
+    offset = np.zeros((20, 3))
+    offset[10:, 0] = 0.1
+    points = UncertainPoints(np.linalg.norm(offset, axis=1), offset, np.zeros((20, 3, 3)))
+    assert summarise_uncertainty(points)["coverage"]["95"] == 0.5
+    assert "pearson" not in summarise_uncertainty(points), "a constant has no correlation"
+
+
+def test_points_without_a_covariance_take_no_part_and_too_few_make_no_section():
+    covariance = np.full((5, 4, 3, 3), np.nan)
+    offset, error = np.ones((5, 4, 3)), np.full((5, 4), 3**0.5)
+    assert uncertain_points(error, offset, covariance, dimension=3) is None
+    covariance[:4, :3] = np.eye(3)
+    assert uncertain_points(error, offset, covariance, dimension=2).offset_mm.shape == (12, 2)
