@@ -149,7 +149,7 @@ def _image_tag(method: str) -> str:
     """The tag of a method's container, built now where the engine has none."""
     from .containers import image_exists
 
-    tag = f"landmarks-{method.replace('_', '-')}:exec"
+    tag = f"landmarks-{method}:invoke"
     if not image_exists(tag):
         click.echo(f"$ baselines/{method}/build.sh")
         done = subprocess.run([_checkout() / "baselines" / method / "build.sh"], check=False)
