@@ -53,6 +53,7 @@ def save_model(folder: Path, model: Model) -> None:
     (folder / MODEL_FILE).unlink(missing_ok=True)
     staged = folder / f".{WEIGHTS_FILE}.tmp"
     save_file({key: value.detach().cpu().contiguous() for key, value in model.weights.items()}, staged)
+    staged.chmod(0o644)
     staged.replace(folder / WEIGHTS_FILE)
     files.write_json(
         folder / MODEL_FILE,

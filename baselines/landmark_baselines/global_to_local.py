@@ -569,13 +569,15 @@ def _tiny(task: Task) -> Settings:
         global_stage=replace(
             cpu.global_stage,
             architecture=coarse,
-            schedule=_modern(Schedule(400, 8, 5e-3, average=0.98, validate_every=100)),
+            schedule=_modern(Schedule(1000, 8, 5e-3, average=0.98, validate_every=100)),
         ),
         local_stage=replace(
             cpu.local_stage,
             architecture=fine,
+            spacing_mm=cpu.local_stage.spacing_mm * (2 if task.dimension == 2 else 1),
             schedule=_modern(Schedule(300, 8, 5e-3, average=0.98, validate_every=100)),
         ),
+        local_margin=8,
     )
 
 

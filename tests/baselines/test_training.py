@@ -36,7 +36,7 @@ def _run(folder: Path, model: nn.Module, loss: object = _loss, **options: object
     return fit(model, loss, folder=folder, **settings)  # type: ignore[arg-type]
 
 
-class _Killed(Exception):
+class _KilledError(Exception):
     pass
 
 
@@ -47,10 +47,10 @@ def test_a_killed_run_resumes_on_the_same_curve(tmp_path: Path, monkeypatch: pyt
 
     def dies_at_17(model: nn.Module, step: int) -> Tensor:
         if step == 17:
-            raise _Killed
+            raise _KilledError
         return _loss(model, step)
 
-    with pytest.raises(_Killed):
+    with pytest.raises(_KilledError):
         _run(tmp_path / "cut", _model(), dies_at_17)
     assert (tmp_path / "cut" / "demo.checkpoint").is_file()
     resumed = _model()
@@ -69,10 +69,10 @@ def test_resume_refuses_other_settings(tmp_path: Path, monkeypatch: pytest.Monke
 
     def dies_at_5(model: nn.Module, step: int) -> Tensor:
         if step == 5:
-            raise _Killed
+            raise _KilledError
         return _loss(model, step)
 
-    with pytest.raises(_Killed):
+    with pytest.raises(_KilledError):
         _run(tmp_path, _model(), dies_at_5)
     with pytest.raises(ChallengeError, match="same settings"):
         _run(tmp_path, _model(), resume=True, schedule=replace(SCHEDULE, learning_rate=0.5))

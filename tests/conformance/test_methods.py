@@ -127,5 +127,5 @@ def test_a_damaged_model_folder_is_refused(trained: Path, tmp_path: Path) -> Non
     with pytest.raises(ChallengeError, match="weights"):
         load_model(tmp_path, device="cpu")
     (tmp_path / "model.json").write_text("{}")
-    with pytest.raises(ChallengeError, match="model.json"):
+    with pytest.raises(ChallengeError, match=r"model\.json"):
         load_model(tmp_path, device="cpu")
