@@ -10,16 +10,20 @@ from pathlib import Path
 
 from ..dataset import REFERENCE, Case, DatasetWriter
 from ..errors import ChallengeError
+from ..landmarks import Landmarks
 from ..task import load_task
-from .case import PhantomCase, case_streams
+from .case import PhantomCase, Plan, case_streams
 
 PHANTOMS: dict[str, str] = {
+    "brainstem-mr-1": "landmark_challenge.phantoms.brainstem_mr_1",
     "ceph-19": "landmark_challenge.phantoms.ceph_19",
+    "ccta-8": "landmark_challenge.phantoms.ccta_8",
+    "olfactory-mr-2": "landmark_challenge.phantoms.olfactory_mr_2",
 }
 TRAIN_SHARE, VALIDATION_SHARE = 0.60, 0.15
 MIN_CASES = 3
 
-__all__ = ["PHANTOMS", "PhantomCase", "make_case", "write_phantoms"]
+__all__ = ["PHANTOMS", "PhantomCase", "make_case", "make_landmarks", "write_phantoms"]
 
 
 def make_case(task_name: str, seed: int, *, index: int, full_size: bool = False) -> PhantomCase:
@@ -30,12 +34,22 @@ def make_case(task_name: str, seed: int, *, index: int, full_size: bool = False)
     >>> make_case("ceph-19", 1, index=0).image.ndim
     2
     """
+    plan = _plan(task_name, seed, index, full_size)
+    return PhantomCase(plan.draw(), plan.landmarks)
+
+
+def make_landmarks(task_name: str, seed: int, *, index: int, full_size: bool = False) -> Landmarks:
+    """The landmarks of `make_case` without drawing its image."""
+    return _plan(task_name, seed, index, full_size).landmarks
+
+
+def _plan(task_name: str, seed: int, index: int, full_size: bool) -> Plan:
     if task_name not in PHANTOMS:
         raise ChallengeError(f"phantom: wanted one of {', '.join(sorted(PHANTOMS))}, got '{task_name}'")
     if seed < 0 or index < 0:
         raise ChallengeError(f"phantom: wanted a seed and an index of 0 or more, got {seed} and {index}")
-    draw: Callable[..., PhantomCase] = import_module(PHANTOMS[task_name]).make_case
-    return draw(case_streams(task_name, seed, index=index), full_size=full_size)
+    plan: Callable[..., Plan] = import_module(PHANTOMS[task_name]).plan
+    return plan(case_streams(task_name, seed, index=index), full_size=full_size)
 
 
 def write_phantoms(task_name: str, folder: Path, *, cases: int, seed: int, full_size: bool = False) -> None:

@@ -1,6 +1,7 @@
 """A synthetic case, and the random streams that make it the same bytes every time."""
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,14 @@ class PhantomCase:
 
     image: Image
     landmarks: Landmarks
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A case before it is drawn: where its landmarks are, and how to draw its image (to be called once)."""
+
+    landmarks: Landmarks
+    draw: Callable[[], Image]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..images import Image
 from ..landmarks import Landmarks
 from ..task import load_task
-from .case import PhantomCase, Streams
+from .case import Plan, Streams
 from .ceph_face import Drawing, Pen, random_face
 from .ceph_jaws import mandible, maxilla, teeth
 from .ceph_skull import cranial_base, neck, orbit_and_sinuses, soft_tissue, vault
@@ -44,7 +44,7 @@ class Exposure:
     bars: bool
 
 
-def make_case(streams: Streams, *, full_size: bool = False) -> PhantomCase:
+def plan(streams: Streams, *, full_size: bool) -> Plan:
     """One cephalogram: about 484x600 at 0.4 mm, or about 1935x2400 at 0.1 mm; uint8, origin 0."""
     generator = streams.anatomy
     spacing_factor, size_factor = generator.uniform(0.96, 1.04), generator.uniform(0.98, 1.02, size=2)
@@ -67,16 +67,29 @@ def make_case(streams: Streams, *, full_size: bool = False) -> PhantomCase:
     face, pen = random_face(generator), Pen(placing, rotation([pose_rad]))
     for draw_region in REGIONS:
         draw_region(pen, face, generator)
-    drawing = pen.drawing
-    axes = [(np.arange(count) + 0.5) * spacing for count in size]
-    attenuation = _attenuation(drawing, axes, spacing, extent_mm, streams.texture)
-    _add_artefacts(attenuation, generator, spacing, extent_mm, exposure, drawing)
-    attenuation = blur(attenuation, exposure.blur_mm / spacing)
-    grey = _film(attenuation, axes, extent_mm, exposure, streams)
-    points = np.array([drawing.landmarks_mm[name] for name in load_task(TASK_NAME).names])
+    names = load_task(TASK_NAME).names
+    points = np.array([pen.drawing.landmarks_mm[name] for name in names])
     # Drawn from the image's corner; the file's origin is the centre of the first pixel.
     points_mm = np.column_stack([points - 0.5 * spacing, np.zeros(len(points))])
-    return PhantomCase(Image.of(grey, [spacing, spacing]), Landmarks(load_task(TASK_NAME).names, points_mm))
+    return Plan(
+        Landmarks(names, points_mm),
+        lambda: Image.of(_draw(pen.drawing, size, spacing, extent_mm, exposure, streams), [spacing, spacing]),
+    )
+
+
+def _draw(
+    drawing: Drawing,
+    size: NDArray[np.int_],
+    spacing: float,
+    extent_mm: NDArray[np.float64],
+    exposure: Exposure,
+    streams: Streams,
+) -> NDArray[np.uint8]:
+    axes = [(np.arange(count) + 0.5) * spacing for count in size]
+    attenuation = _attenuation(drawing, axes, spacing, extent_mm, streams.texture)
+    _add_artefacts(attenuation, streams.anatomy, spacing, extent_mm, exposure, drawing)
+    attenuation = blur(attenuation, exposure.blur_mm / spacing)
+    return _film(attenuation, axes, extent_mm, exposure, streams)
 
 
 def _random_pose(generator: np.random.Generator, extent_mm: NDArray[np.float64], pose_rad: float) -> SmoothMap:

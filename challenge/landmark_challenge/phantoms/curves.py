@@ -141,18 +141,20 @@ def shrunk(points_mm: NDArray[np.float64], factor: float) -> NDArray[np.float64]
     return centre + factor * (points_mm - centre)
 
 
-def fill(target: NDArray[np.float32], polygon_index: NDArray[np.float64], value: float) -> None:
-    """Add `value` times the covered share of each pixel inside a closed polygon.
+def coverage(
+    shape: tuple[int, int], polygon_index: NDArray[np.float64]
+) -> tuple[tuple[slice, slice], NDArray[np.float32]] | None:
+    """The covered share of each pixel of a (rows, columns) image inside a polygon, in the rows and columns it reaches.
 
-    target: (rows, columns). polygon_index: (m, 2) continuous indices x, y. Coverage is exact along x and sampled at
-    SCANLINES_PER_PIXEL lines along y, so edges lie where the polygon lies, far below a pixel.
+    polygon_index: (m, 2) continuous indices x, y. Coverage is exact along x and sampled at SCANLINES_PER_PIXEL lines
+    along y, so edges lie where the polygon lies, far below a pixel. None where the polygon misses the image.
     """
-    height, width = target.shape
+    height, width = shape
     low = np.floor(polygon_index.min(axis=0) + 0.5).astype(int)
     high = np.floor(polygon_index.max(axis=0) + 0.5).astype(int) + 1
     x0, y0, x1, y1 = max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height)
     if x0 >= x1 or y0 >= y1:
-        return
+        return None
     columns, lines = x1 - x0, (y1 - y0) * SCANLINES_PER_PIXEL
     x = polygon_index[:, 0] + 0.5 - x0
     y = (polygon_index[:, 1] + 0.5 - y0) * SCANLINES_PER_PIXEL - 0.5
@@ -173,4 +175,16 @@ def fill(target: NDArray[np.float32], polygon_index: NDArray[np.float64], value:
     size = (y1 - y0) * (columns + 1)
     steps = np.bincount(place, sign * (1 - fraction), size) + np.bincount(place + 1, sign * fraction, size + 1)[:size]
     cover = np.abs(np.cumsum(steps.reshape(y1 - y0, columns + 1)[:, :columns], axis=1))
-    target[y0:y1, x0:x1] += (cover * (value / SCANLINES_PER_PIXEL)).astype(np.float32)
+    return (slice(y0, y1), slice(x0, x1)), (cover / SCANLINES_PER_PIXEL).astype(np.float32)
+
+
+def fill(target: NDArray[np.float32], polygon_index: NDArray[np.float64], value: float, *, over: bool = False) -> None:
+    """Add `value` times the coverage of a closed polygon to `target`, or with `over` replace by it what lies below."""
+    covered = coverage((target.shape[0], target.shape[1]), polygon_index)
+    if covered is None:
+        return
+    place, share = covered
+    if over:
+        target[place] += share * (np.float32(value) - target[place])
+    else:
+        target[place] += share * np.float32(value)

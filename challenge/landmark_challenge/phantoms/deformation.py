@@ -75,7 +75,7 @@ class SmoothMap:
         return result
 
 
-def rotation(angles_rad: Sequence[float]) -> NDArray[np.float64]:
+def rotation(angles_rad: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     """(2, 2) for one angle, (3, 3) for three (about x, then y, then z).
 
     >>> rotation([np.pi / 2]).round() @ [1, 0]

@@ -1,6 +1,7 @@
 """Smooth random fields, blurring, and the noise of the modalities."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,24 +15,37 @@ def spline_basis(axis_mm: NDArray[np.float64], knot_mm: float, count: int) -> ND
     return np.where(distance < 1, near, far).astype(np.float32)
 
 
-def smooth_field(
-    generator: np.random.Generator,
-    axes_mm: Sequence[NDArray[np.float64]],
-    *,
-    knot_mm: float,
-    extent_mm: ArrayLike,
-) -> NDArray[np.float32]:
-    """A smooth random field of about unit variance on the grid that the axes (x, y[, z]) span, as (z,) y, x float32.
+@dataclass(frozen=True, eq=False)
+class SmoothField:
+    """A smooth random function of millimetres, about unit variance: cubic B-splines on knots `knot_mm` apart.
 
-    Axes run from 0 to extent_mm; the field depends on millimetres only, so it is the same at every resolution.
+    coefficients: (..., y, x) float32, the reversed order of the axes.
     """
+
+    coefficients: NDArray[np.float32]
+    knot_mm: float
+
+    def on(self, axes_mm: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
+        """Values on the grid that the axes (x, y[, z]) span, as (z,) y, x; the same at every resolution."""
+        values = self.coefficients
+        for axis, places in enumerate(reversed(axes_mm)):
+            basis = spline_basis(places, self.knot_mm, self.coefficients.shape[axis])
+            values = np.moveaxis(np.tensordot(basis, values, axes=(1, axis)), 0, axis)
+        # A cubic B-spline average of unit noise has a variance near 0.48 per axis.
+        return np.ascontiguousarray(values, dtype=np.float32) / np.float32(0.48 ** (len(axes_mm) / 2))
+
+
+def random_field(generator: np.random.Generator, *, knot_mm: float, extent_mm: ArrayLike) -> SmoothField:
+    """A field for axes (x, y[, z]) that run from 0 to extent_mm."""
     counts = [int(np.ceil(extent / knot_mm)) + 3 for extent in np.asarray(extent_mm, np.float64)]
-    values = generator.standard_normal(counts[::-1]).astype(np.float32)
-    bases = [spline_basis(axis, knot_mm, count) for axis, count in zip(axes_mm, counts, strict=True)]
-    # A cubic B-spline average of unit noise has a variance near 0.48 per axis.
-    for axis, basis in enumerate(reversed(bases)):
-        values = np.moveaxis(np.tensordot(basis, values, axes=(1, axis)), 0, axis)
-    return np.ascontiguousarray(values, dtype=np.float32) / np.float32(0.48 ** (len(bases) / 2))
+    return SmoothField(generator.standard_normal(counts[::-1]).astype(np.float32), knot_mm)
+
+
+def smooth_field(
+    generator: np.random.Generator, axes_mm: Sequence[NDArray[np.float64]], *, knot_mm: float, extent_mm: ArrayLike
+) -> NDArray[np.float32]:
+    """A random field on the grid that the axes (x, y[, z]) span, as (z,) y, x float32."""
+    return random_field(generator, knot_mm=knot_mm, extent_mm=extent_mm).on(axes_mm)
 
 
 def blur(array: NDArray[np.float32], sigma_voxel: float | Sequence[float]) -> NDArray[np.float32]:
@@ -60,3 +74,16 @@ def x_ray_counts(
     """Photon counts behind `attenuation` (Beer-Lambert, Poisson), at least one each."""
     counts = generator.poisson(photons * np.exp(-attenuation))
     return np.maximum(counts, 1).astype(np.float32)
+
+
+def rician(generator: np.random.Generator, signal: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """The magnitude of `signal` with complex Gaussian noise of `sigma` per channel, as in MR."""
+    shape = signal.shape
+    real = signal + sigma * generator.standard_normal(shape, dtype=np.float32)
+    return np.hypot(real, sigma * generator.standard_normal(shape, dtype=np.float32)).astype(np.float32, copy=False)
+
+
+def quantised(array: NDArray[np.float32], dtype: type[np.integer]) -> NDArray:
+    """Rounded and clipped to an integer type."""
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(array), limits.min, limits.max).astype(dtype)
