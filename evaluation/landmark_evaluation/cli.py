@@ -5,13 +5,15 @@ from pathlib import Path
 import click
 
 from landmark_challenge import files
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.task import load_task
 
 from .details import details
 from .pairing import read_submission
 from .references import open_reference
 from .results import DETAILS, METRICS
 from .scoring import evaluate_submission
-from .tables import summary
+from .tables import leaderboard_text, summary
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -53,3 +55,48 @@ def evaluate(
     click.echo(summary(evaluation.metrics))
     if evaluation.submission.beyond:
         click.echo(f"{evaluation.submission.beyond} further cases were given and are not part of this split")
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=FOLDER, metavar="DIR...")
+@click.option("--out", type=FOLDER, required=True, help="Where leaderboard.csv, leaderboard.html and pairs.csv go.")
+@click.option("--reference", type=FOLDER, help="Score all submissions again, against this dataset or reference folder.")
+@click.option("--split", help="With --reference: which split of a dataset; by default test.")
+@click.option("--subset", help="With --reference: which part of the split.")
+@click.option("--observer", metavar="NAME", help="With --reference: score against this observer.")
+@click.option(
+    "--task", "task_name", metavar="TASK", help="Name or .yaml file, where protected results do not carry it."
+)
+@click.option("--no-report", is_flag=True, help="Tables only.")
+def compare(
+    folders: tuple[Path, ...],
+    out: Path,
+    reference: Path | None,
+    split: str | None,
+    subset: str | None,
+    observer: str | None,
+    task_name: str | None,
+    no_report: bool,
+) -> None:
+    """Rank submissions: each DIR is what `landmarks evaluate` wrote; with --reference it may be predictions too.
+
+    \b
+    Example: landmarks compare results/* --out leaderboard
+             landmarks compare results/* --reference corrected-reference --out leaderboard
+    """
+    from .entries import load_entries, rescore
+    from .leaderboard import leaderboard_csv, make_leaderboard, pairs_csv
+
+    if reference is None:
+        if split or subset or observer:
+            raise ChallengeError("compare: --split, --subset and --observer go with --reference")
+        entries = load_entries(folders)
+    else:
+        entries = rescore(folders, open_reference(reference, split=split, subset=subset, observer=observer))
+    carried = next((entry.task for entry in entries if entry.task is not None), None)
+    task = load_task(task_name) if task_name else carried or load_task(entries[0].metrics.task)
+    board = make_leaderboard(entries, task)
+    files.write_text(out / "leaderboard.csv", leaderboard_csv(board))
+    if board.pairs is not None:
+        files.write_text(out / "pairs.csv", pairs_csv(board))
+    click.echo(leaderboard_text(board))

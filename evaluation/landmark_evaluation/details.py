@@ -37,6 +37,7 @@ def details(evaluation: Evaluation) -> dict[str, Any]:
         cases.append({**entry, "points": points})
     head = evaluation.metrics.to_json()
     return {key: head[key] for key in ("task", "task_version", "kit_version", "protocol")} | {
+        "task_spec": reference.task.model_dump(mode="json"),
         "landmarks": list(names),
         "cases": cases,
     }

@@ -22,6 +22,7 @@ class Reference:
     points_mm: (cases, landmarks, 3) float64, LPS mm, NaN where the landmark is not in the image. assessed: (cases,
     landmarks), False where nobody looked. rule: whose points these are, for people. known_cases: all case names of the
     folder, of which `cases` are scored. observers: who else marked points. secret: key of the noise, `protected` only.
+    left_out: the rater whom `points_mm` leaves out of the declared mean, because that rater is being scored.
     """
 
     folder: Path
@@ -38,6 +39,12 @@ class Reference:
     secret: str | None
     observer: str
     observers: tuple[str, ...]
+    left_out: str | None = None
+
+    @property
+    def declared_rule(self) -> str:
+        """The rule before anybody was left out."""
+        return self.rule if self.left_out is None else self.task.reference.text
 
     def observer_mm(self, observer: str) -> NDArray[np.float64]:
         """(cases, landmarks, 3) points of an observer; NaN where a landmark or the whole case was not marked."""
@@ -61,7 +68,8 @@ class Reference:
         return replace(
             self,
             points_mm=np.stack([_mean_of(task, points[:, row]) for row in range(len(self.cases))]),
-            rule=f"{rest.text} ({observer} is part of the {self.rule}, so the others stand in)",
+            rule=rest.text,
+            left_out=observer,
         )
 
 

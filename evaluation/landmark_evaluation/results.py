@@ -22,9 +22,14 @@ class _Result(BaseModel):
 
 
 class Protocol(_Result):
-    """What a number means: without it two results cannot be compared."""
+    """What a number means: without it two results cannot be compared.
+
+    left_out: a rater who is part of the declared mean and is scored against the others (`reference`) instead.
+    """
 
     reference: str
+    left_out: str | None = None
+    declared_reference: str | None = None
     tie: str
     missing_error_mm: Finite
     split: str

@@ -62,6 +62,8 @@ def evaluate_submission(
         kit_version=__version__,
         protocol=Protocol(
             reference=reference.rule,
+            left_out=reference.left_out,
+            declared_reference=None if reference.left_out is None else reference.declared_rule,
             tie=task.success_tie,
             missing_error_mm=task.missing_error_mm,
             split=reference.split,

@@ -34,27 +34,38 @@ class Intervals:
     landmark_sdr: list[list[Interval | None]]
 
 
-def bootstrap(
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """Statistics of every resample. mre_mm: (resamples,) by statistic; sdr: (resamples, thresholds); landmark_mean_mm:
+    (resamples, landmarks); landmark_sdr: (resamples, landmarks, thresholds). NaN where a resample has no such point."""
+
+    mre_mm: dict[str, NDArray[np.float64]]
+    sdr: NDArray[np.float64]
+    landmark_mean_mm: NDArray[np.float64]
+    landmark_sdr: NDArray[np.float64]
+
+
+def resample(
     error_mm: NDArray[np.float64],
     thresholds_mm: Sequence[float],
     *,
     tie: str,
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = DEFAULT_SEED,
-) -> Intervals:
-    """Percentile bootstrap intervals of the error statistics and success rates; the same seed gives the same numbers.
+) -> Resampled:
+    """Draw whole cases again and again; the same seed and number of cases draw the same cases for every submission.
 
-    error_mm: (cases, landmarks), NaN where a landmark is not scored. The maximum has no interval: a resample never
-    passes the sample's own maximum, so its bootstrap says nothing about the population.
+    error_mm: (cases, landmarks), NaN where a landmark is not scored. The maximum is left out: a resample never passes
+    the sample's own maximum, so its bootstrap says nothing about the population.
     """
     n_cases, n_landmarks = error_mm.shape
+    n_thresholds = len(thresholds_mm)
     scored = np.isfinite(error_mm)
     errors = np.where(scored, error_mm, 0.0)
-    counts = scored.sum(axis=1).astype(np.float64)
     hits = np.stack([success(error_mm, threshold, tie=tie) for threshold in thresholds_mm], axis=2)
     columns = np.concatenate(
         [
-            counts[:, None],
+            scored.sum(axis=1, keepdims=True),
             errors.sum(axis=1, keepdims=True),
             (errors**2).sum(axis=1, keepdims=True),
             hits.sum(axis=1),
@@ -71,35 +82,49 @@ def bootstrap(
     for draws in draw_cases(n_cases, resamples=resamples, seed=seed):
         sums.append(draws @ columns)
         quantiles.append(pooled.quantiles(draws, list(QUANTILES.values())))
-    total = np.concatenate(sums)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return _intervals(total, np.concatenate(quantiles), n_landmarks=n_landmarks, n_thresholds=len(thresholds_mm))
-
-
-def _intervals(
-    total: NDArray[np.float64], quantiles: NDArray[np.float64], *, n_landmarks: int, n_thresholds: int
-) -> Intervals:
-    n, s1, s2 = total[:, 0], total[:, 1], total[:, 2]
-    rest = 3 + n_thresholds
-    landmark_n = total[:, rest : rest + n_landmarks]
-    landmark_mean = total[:, rest + n_landmarks : rest + 2 * n_landmarks] / landmark_n
-    landmark_sdr = total[:, rest + 2 * n_landmarks :].reshape(-1, n_landmarks, n_thresholds) / landmark_n[..., None]
-    by_name = dict(zip(QUANTILES, quantiles.T, strict=True))
-    statistics = {
-        "mean": s1 / n,
-        "sd": np.sqrt(np.maximum(s2 - s1**2 / n, 0.0) / (n - 1)),
-        **by_name,
-        "iqr": by_name["q75"] - by_name["q25"],
-        "rms": np.sqrt(s2 / n),
-    }
-    found = {name: interval(values) for name, values in statistics.items()}
-    sdr = [interval(total[:, 3 + t] / n) for t in range(n_thresholds)]
-    return Intervals(
-        mre_mm={name: value for name, value in found.items() if value is not None},
-        sdr=[value for value in sdr if value is not None],
-        landmark_mre_mm=[interval(landmark_mean[:, k]) for k in range(n_landmarks)],
-        landmark_sdr=[[interval(landmark_sdr[:, k, t]) for t in range(n_thresholds)] for k in range(n_landmarks)],
+    widths = [1, 1, 1, n_thresholds, n_landmarks, n_landmarks, n_landmarks * n_thresholds]
+    n, s1, s2, hit, landmark_n, landmark_s1, landmark_hit = np.split(
+        np.concatenate(sums), np.cumsum(widths)[:-1], axis=1
     )
+    by_name = dict(zip(QUANTILES, np.concatenate(quantiles).T, strict=True))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return Resampled(
+            mre_mm={
+                "mean": (s1 / n)[:, 0],
+                "sd": np.sqrt(np.maximum(s2 - s1**2 / n, 0.0) / (n - 1))[:, 0],
+                **by_name,
+                "iqr": by_name["q75"] - by_name["q25"],
+                "rms": np.sqrt(s2 / n)[:, 0],
+            },
+            sdr=hit / n,
+            landmark_mean_mm=landmark_s1 / landmark_n,
+            landmark_sdr=landmark_hit.reshape(-1, n_landmarks, n_thresholds) / landmark_n[..., None],
+        )
+
+
+def intervals(found: Resampled) -> Intervals:
+    """The 95 % percentile intervals of resampled statistics."""
+    n_landmarks, n_thresholds = found.landmark_sdr.shape[1:]
+    summaries = {name: interval(values) for name, values in found.mre_mm.items()}
+    rates = [interval(found.sdr[:, t]) for t in range(n_thresholds)]
+    return Intervals(
+        mre_mm={name: value for name, value in summaries.items() if value is not None},
+        sdr=[value for value in rates if value is not None],
+        landmark_mre_mm=[interval(found.landmark_mean_mm[:, k]) for k in range(n_landmarks)],
+        landmark_sdr=[[interval(found.landmark_sdr[:, k, t]) for t in range(n_thresholds)] for k in range(n_landmarks)],
+    )
+
+
+def bootstrap(
+    error_mm: NDArray[np.float64],
+    thresholds_mm: Sequence[float],
+    *,
+    tie: str,
+    resamples: int = DEFAULT_RESAMPLES,
+    seed: int = DEFAULT_SEED,
+) -> Intervals:
+    """Percentile bootstrap intervals of error statistics and success rates; the same seed gives the same numbers."""
+    return intervals(resample(error_mm, thresholds_mm, tie=tie, resamples=resamples, seed=seed))
 
 
 def interval(values: NDArray[np.float64]) -> Interval | None:

@@ -1,8 +1,12 @@
 """The summary that people read on a terminal: protocol, overall line, one line per landmark."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .results import Metrics, Noise, Protocol
+
+if TYPE_CHECKING:
+    from .leaderboard import Leaderboard
 
 SHOWN_THRESHOLDS = ("2_0mm", "2_5mm", "3_0mm", "4_0mm")
 
@@ -10,10 +14,12 @@ SHOWN_THRESHOLDS = ("2_0mm", "2_5mm", "3_0mm", "4_0mm")
 def protocol_line(metrics: Metrics) -> str:
     """One line that says what the numbers mean; it stands at every table and on every page."""
     protocol: Protocol = metrics.protocol
+    left = f" ({protocol.left_out} is part of the {protocol.declared_reference}, so the others stand in)"
+    reference = protocol.reference + (left if protocol.left_out else "")
     part = f", subset {protocol.subset}" if protocol.subset else ""
     sign = "<" if protocol.tie == "strict" else "<="
     return (
-        f"{metrics.task} v{metrics.task_version} | reference: {protocol.reference} | success: error {sign} threshold | "
+        f"{metrics.task} v{metrics.task_version} | reference: {reference} | success: error {sign} threshold | "
         f"missing: {protocol.missing_error_mm:g} mm | {protocol.split}{part}: {protocol.n_cases} cases, "
         f"{protocol.n_points} points | {protocol.disclosure} | kit {metrics.kit_version}"
     )
@@ -67,4 +73,23 @@ def summary(metrics: Metrics) -> str:
     if aggregates.runtime_s is not None:
         time = aggregates.runtime_s
         lines.append(f"run time per case: mean {time.mean:.2f} s, median {time.median:.2f} s, maximum {time.max:.2f} s")
+    return "\n".join(lines)
+
+
+def leaderboard_text(board: "Leaderboard") -> str:
+    """The printed leaderboard: the protocol, one line per submission, how firm the ranking is."""
+    width = max([10, *(len(row.entry.name) for row in board.rows)])
+    titles = [column.title for column in board.rule.columns]
+    lines = [protocol_line(board.rows[0].entry.metrics), f"{'rank':>4}  {'submission':<{width}}  " + "  ".join(titles)]
+    for number, row in enumerate(board.rows):
+        cells = []
+        for title, value, span in zip(titles, row.values, row.intervals, strict=True):
+            text = f"{value:.3f}" if span is None else f"{value:.3f} ({span[0]:.3f} to {span[1]:.3f})"
+            cells.append(f"{text:<{len(title)}}")
+        note = ""
+        if board.stability is not None and len(board.rows) > 1:
+            note = f"  rank {row.rank} in {100 * board.stability.share[number, row.rank - 1]:.0f} % of resamples"
+        left = row.entry.metrics.protocol.left_out
+        note += f"  [scored without {left}'s own part in the reference]" if left else ""
+        lines.append(f"{row.rank:>4}  {row.entry.name:<{width}}  " + "  ".join(cells) + note)
     return "\n".join(lines)

@@ -50,7 +50,8 @@ def test_an_observer_may_take_its_place(folder, raters):
 def test_leaving_a_rater_out_leaves_the_mean_of_the_others(folder, raters):
     truth = open_reference(folder).leaving_out("two")
     assert np.allclose(truth.points_mm, (raters["one"] + raters["three"])[:5] / 2)
-    assert truth.rule.startswith("mean of one, three (two is part of the mean of one, two, three")
+    assert (truth.rule, truth.left_out) == ("mean of one, three", "two")
+    assert truth.declared_rule == "mean of one, two, three"
 
 
 def test_a_subset_narrows_the_split(folder):

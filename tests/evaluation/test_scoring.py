@@ -10,6 +10,7 @@ from landmark_evaluation.pairing import read_submission
 from landmark_evaluation.references import open_reference
 from landmark_evaluation.results import Metrics
 from landmark_evaluation.scoring import evaluate_submission
+from landmark_evaluation.tables import protocol_line
 
 
 @pytest.fixture
@@ -98,7 +99,9 @@ def test_a_rater_of_the_mean_is_scored_against_the_others(kit, tmp_path, points)
     truth = open_reference(data.folder)
     found = evaluate_submission(read_submission(data.folder / "landmarks/one", truth), truth).metrics
     assert found.aggregates.mre_mm.mean == pytest.approx(3.0), "against (two + three) / 2, not against the mean of all"
-    assert found.protocol.reference.startswith("mean of two, three (one is part of")
+    assert found.protocol.reference == "mean of two, three"
+    assert (found.protocol.left_out, found.protocol.declared_reference) == ("one", "mean of one, two, three")
+    assert "reference: mean of two, three (one is part of the mean of one, two, three" in protocol_line(found)
     senior = open_reference(data.folder, observer="two")
     found = evaluate_submission(read_submission(data.folder / "landmarks/one", senior), senior).metrics
     assert found.aggregates.mre_mm.mean == pytest.approx(2.0)

@@ -1,0 +1,144 @@
+"""Evaluated submissions read back from result folders, so that they can be compared or scored again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landmark_challenge import files
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.task import Task, parse_task
+
+from .pairing import Submission, read_submission
+from .references import Reference
+from .results import DETAILS, Metrics, read_metrics
+from .scoring import evaluate_submission
+
+MAX_DETAILS_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One submission. task: as it was scored, None where the result does not carry it. error_mm: (cases, landmarks) with NaN where nothing is scored; None where only headline scores
+    are known (a `protected` reference)."""
+
+    name: str
+    metrics: Metrics
+    task: Task | None
+    cases: tuple[str, ...]
+    landmarks: tuple[str, ...]
+    error_mm: NDArray[np.float64] | None
+
+
+def load_entries(folders: Sequence[Path]) -> list[Entry]:
+    """The results in these folders. Raises ChallengeError where they cannot be compared: another task or protocol."""
+    entries = [_load(folder) for folder in folders]
+    names = [entry.name for entry in entries]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise ChallengeError(f"compare: wanted folders with different names, got '{doubled}' twice")
+    first = entries[0]
+    for entry, folder in zip(entries[1:], folders[1:], strict=True):
+        for what, ours, theirs in _facts(first, entry):
+            if ours != theirs:
+                raise ChallengeError(
+                    f"{folder}: wanted the {what} of {first.name}, {str(ours)[:80]}, got {str(theirs)[:80]}"
+                )
+    return entries
+
+
+def rescore(folders: Sequence[Path], reference: Reference) -> list[Entry]:
+    """The submissions in these folders, results or predictions, scored again against `reference`."""
+    entries = []
+    for folder in folders:
+        old = (folder / DETAILS).is_file()
+        given = submission_from_details(folder / DETAILS, reference) if old else read_submission(folder, reference)
+        evaluation = evaluate_submission(given, reference)
+        entries.append(
+            Entry(
+                _name(folder),
+                evaluation.metrics,
+                reference.task,
+                tuple(case.name for case in evaluation.reference.cases),
+                reference.task.names,
+                evaluation.scores.error_mm if reference.disclosure == "open" else None,
+            )
+        )
+    return entries
+
+
+def submission_from_details(path: Path, reference: Reference) -> Submission:
+    """The submitted points that a details.json holds, paired with `reference`. Raises ChallengeError."""
+    value = _read_details(path)
+    names = reference.task.names
+    shape = (len(reference.cases), len(names))
+    points, chance = np.full((*shape, 3), np.nan), np.zeros(shape)
+    runtime_s = np.full(shape[0], np.nan)
+    rows = {entry["case"]: entry for entry in value["cases"]}
+    for row, case in enumerate(reference.cases):
+        if case.name not in rows:
+            raise ChallengeError(f"{path}: wanted case '{case.name}', it is not there")
+        runtime_s[row] = rows[case.name].get("runtime_s", np.nan)
+        for point in rows[case.name]["points"]:
+            if point["name"] not in names:
+                raise ChallengeError(f"{path}: wanted landmarks of {reference.task.name}, got '{point['name'][:60]}'")
+            column = names.index(point["name"])
+            points[row, column] = point.get("predicted_mm", (np.nan, np.nan, np.nan))
+            chance[row, column] = point["probability"]
+    return Submission(
+        points_mm=points,
+        probability=chance,
+        covariance_mm2=np.full((*shape, 3, 3), np.nan),
+        cold_s=runtime_s,
+        warm_s=np.full(shape[0], np.nan),
+        beyond=len(rows) - shape[0],
+    )
+
+
+def _load(folder: Path) -> Entry:
+    metrics = read_metrics(folder)
+    path = folder / DETAILS
+    if not path.is_file():
+        return Entry(_name(folder), metrics, None, (), (), None)
+    value = _read_details(path)
+    task = parse_task(value.get("task_spec"), source=str(path))
+    landmarks = tuple(value["landmarks"])
+    errors = np.full((len(value["cases"]), len(landmarks)), np.nan)
+    for row, case in enumerate(value["cases"]):
+        for column, point in enumerate(case["points"]):
+            errors[row, column] = point.get("error_mm", np.nan)
+    return Entry(_name(folder), metrics, task, tuple(case["case"] for case in value["cases"]), landmarks, errors)
+
+
+def _read_details(path: Path) -> dict[str, Any]:
+    value = files.read_json(path, max_bytes=MAX_DETAILS_BYTES)
+    try:
+        for case in value["cases"]:
+            if [point["name"] for point in case["points"]] != value["landmarks"] or not isinstance(case["case"], str):
+                raise KeyError
+    except (KeyError, TypeError):
+        raise ChallengeError(f"{path}: wanted the details of an evaluation, got something else") from None
+    return value
+
+
+def _name(folder: Path) -> str:
+    return folder.resolve().name
+
+
+def _facts(one: Entry, other: Entry) -> list[tuple[str, Any, Any]]:
+    """What must agree for two results to be comparable."""
+
+    def protocol(entry: Entry) -> dict[str, Any]:
+        # A rater of the mean is scored against the others, on what they marked: that is stated, not refused.
+        value = entry.metrics.protocol
+        declared = {"reference": value.declared_reference or value.reference}
+        return value.model_dump(exclude={"reference", "left_out", "declared_reference", "n_points"}) | declared
+
+    return [
+        ("task", (one.metrics.task, one.metrics.task_version), (other.metrics.task, other.metrics.task_version)),
+        ("protocol", protocol(one), protocol(other)),
+        ("cases", one.cases, other.cases),
+    ]

@@ -1,0 +1,190 @@
+"""Submissions side by side: columns, ranks by the task's rule, tests between pairs, how firm the ranking is."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.task import Ranking, RankingColumn, Task, threshold_key
+
+from . import ranking
+from .entries import Entry
+from .statistics import DEFAULT_RESAMPLES, DEFAULT_SEED, Interval, Resampled, interval, resample
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A submission on the leaderboard; values and intervals in the order of the ranking's columns."""
+
+    rank: int
+    entry: Entry
+    values: tuple[float, ...]
+    intervals: tuple[Interval | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """Rows by rank. pairs and stability refer to `rows` by index, and are None where only headline scores are known."""
+
+    rule: Ranking
+    rows: tuple[Row, ...]
+    pairs: tuple[ranking.Pair, ...] | None
+    stability: ranking.Stability | None
+
+
+def make_leaderboard(
+    entries: Sequence[Entry], task: Task, *, resamples: int = DEFAULT_RESAMPLES, seed: int = DEFAULT_SEED
+) -> Leaderboard:
+    """Rank the entries by the task's rule. Raises ChallengeError for a column that a result does not have."""
+    rule = task.ranking
+    values = np.array([[_value(entry, column) for column in rule.columns] for entry in entries]).T
+    open_errors = [entry.error_mm for entry in entries if entry.error_mm is not None]
+    if len(open_errors) < len(entries):
+        if rule.rule == "significance":
+            raise ChallengeError("compare: rule 'significance' needs errors per case, and protected results have none")
+        ranks = ranking.combine_ranks(_column_ranks(values, rule.columns), rule=rule.rule)
+        return Leaderboard(
+            rule, _rows(entries, ranks, values, None, order=np.argsort(ranks, kind="stable")), None, None
+        )
+    found = [
+        resample(errors, task.success_thresholds_mm, tie=task.success_tie, resamples=resamples, seed=seed)
+        for errors in open_errors
+    ]
+    redrawn = [_redrawn(found, task, column, values[k]) for k, column in enumerate(rule.columns)]
+    case_means = np.stack([_case_means(errors) for errors in open_errors])
+    pairs = ranking.compare_pairs(case_means, resamples=resamples, seed=seed)
+    if rule.rule == "significance":
+        ranks = ranking.ranks_of(ranking.significance_points(case_means, pairs), descending=True)
+        resampled_ranks = (
+            ranking.ranks_of(ranking.resampled_significance_points(case_means, seed=seed), descending=True)
+            if len(entries) > 1
+            else np.ones((1, 1))
+        )
+    else:
+        ranks = ranking.combine_ranks(_column_ranks(values, rule.columns), rule=rule.rule)
+        resampled_ranks = ranking.combine_ranks(_column_ranks(redrawn, rule.columns), rule=rule.rule)
+    order = np.lexsort((values[0] if rule.columns[0].order == "asc" else -values[0], ranks))
+    place = {int(old): new for new, old in enumerate(order)}
+    moved = tuple(_moved(pair, place) for pair in pairs)
+    return Leaderboard(
+        rule,
+        _rows(entries, ranks, values, redrawn, order=order),
+        moved,
+        ranking.stability(ranks[order], resampled_ranks[:, order]),
+    )
+
+
+def _moved(pair: ranking.Pair, place: dict[int, int]) -> ranking.Pair:
+    """The pair with indices on the leaderboard, the higher place first."""
+    first, second = place[pair.first], place[pair.second]
+    if first < second:
+        return ranking.Pair(**{**vars(pair), "first": first, "second": second})
+    low, high = pair.interval_mm if pair.interval_mm is not None else (0.0, 0.0)
+    return ranking.Pair(
+        first=second,
+        second=first,
+        difference_mm=-pair.difference_mm,
+        interval_mm=None if pair.interval_mm is None else (-high, -low),
+        p=pair.p,
+        p_holm=pair.p_holm,
+        effect=-pair.effect,
+        cases_needed=pair.cases_needed,
+    )
+
+
+def _value(entry: Entry, column: RankingColumn) -> float:
+    """The number at the column's dotted path."""
+    value: Any = entry.metrics.to_json()
+    for key in column.path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ChallengeError(f"compare: {entry.name}: wanted a number at {column.path}, there is none")
+    return float(value)
+
+
+def _redrawn(
+    found: Sequence[Resampled], task: Task, column: RankingColumn, values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(resamples, submissions) values of a column; one that cases do not make, such as run time, stays as it is."""
+    parts = column.path.split(".")
+    if parts[:2] == ["aggregates", "mre_mm"] and parts[2] in found[0].mre_mm:
+        return np.stack([each.mre_mm[parts[2]] for each in found], axis=1)
+    keys = [threshold_key(threshold) for threshold in task.success_thresholds_mm]
+    if parts[:2] == ["aggregates", "sdr"] and parts[2] in keys:
+        return np.stack([each.sdr[:, keys.index(parts[2])] for each in found], axis=1)
+    return np.broadcast_to(values, (len(found[0].sdr), len(values)))
+
+
+def _column_ranks(
+    values: Sequence[NDArray[np.float64]] | NDArray[np.float64], columns: Sequence[RankingColumn]
+) -> list[NDArray[np.float64]]:
+    return [
+        ranking.ranks_of(value, descending=column.order == "desc")
+        for value, column in zip(values, columns, strict=True)
+    ]
+
+
+def _rows(
+    entries: Sequence[Entry],
+    ranks: NDArray[np.float64],
+    values: NDArray[np.float64],
+    redrawn: Sequence[NDArray[np.float64]] | None,
+    *,
+    order: NDArray[np.int64],
+) -> tuple[Row, ...]:
+    rows = []
+    for index in order.tolist():
+        spans = [None] * len(values) if redrawn is None else [_span(column[:, index]) for column in redrawn]
+        rows.append(Row(int(ranks[index]), entries[index], tuple(values[:, index].tolist()), tuple(spans)))
+    return tuple(rows)
+
+
+def _span(values: NDArray[np.float64]) -> Interval | None:
+    return interval(values) if np.ptp(values) > 0 else None
+
+
+def _case_means(error_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    counts = np.isfinite(error_mm).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(counts > 0, np.nansum(error_mm, axis=1) / counts, np.nan)
+
+
+def leaderboard_csv(board: Leaderboard) -> str:
+    """leaderboard.csv: one line per submission, a column with its interval per ranking column."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    head = ["rank", "submission"]
+    for column in board.rule.columns:
+        head += [column.title, f"{column.title}: 95 % low", f"{column.title}: 95 % high"]
+    table.writerow([*head, "missing", "false alarms", "mean run time (s)", "reference"])
+    for row in board.rows:
+        line: list[Any] = [row.rank, row.entry.name]
+        for value, span in zip(row.values, row.intervals, strict=True):
+            line += [f"{value:.6g}", *(("", "") if span is None else (f"{span[0]:.6g}", f"{span[1]:.6g}"))]
+        scores = row.entry.metrics.aggregates
+        runtime = "" if scores.runtime_s is None else f"{scores.runtime_s.mean:.4g}"
+        reference = row.entry.metrics.protocol.reference
+        table.writerow([*line, scores.n_missing, scores.n_false_alarms, runtime, reference])
+    return text.getvalue()
+
+
+def pairs_csv(board: Leaderboard) -> str:
+    """pairs.csv: one line per pair, the better placed first."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([
+        "first", "second", "difference of means (mm)", "95 % low", "95 % high", "p (signed rank)", "p (Holm)",
+        "rank-biserial correlation", "cases needed for 80 % power",
+    ])  # fmt: skip
+    for pair in board.pairs or ():
+        span = ("", "") if pair.interval_mm is None else tuple(f"{value:.6g}" for value in pair.interval_mm)
+        table.writerow([
+            board.rows[pair.first].entry.name, board.rows[pair.second].entry.name, f"{pair.difference_mm:.6g}", *span,
+            f"{pair.p:.4g}", f"{pair.p_holm:.4g}", f"{pair.effect:.4f}", pair.cases_needed or "over a million",
+        ])  # fmt: skip
+    return text.getvalue()

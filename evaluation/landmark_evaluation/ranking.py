@@ -1,0 +1,193 @@
+"""Who is better, how surely, and how many cases it would take: paired tests, ranks and their stability.
+
+The unit is the case: the mean error of each case, paired between submissions, because points of one image are not
+independent. Wilcoxon signed-rank tests with Holm's correction over all pairs; power by Noether's formula for the
+signed-rank test (JASA 1987), which needs no distribution: n = (z_alpha/2 + z_beta)^2 / (3 (p - 1/2)^2), p the chance
+that the mean of two differences is positive.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from .statistics import Interval, draw_cases, interval
+
+ALPHA = 0.05
+POWER = 0.80
+SIGNIFICANCE_RESAMPLES = 200
+MAX_CASES_NEEDED = 1_000_000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two submissions: difference_mm of their mean errors over cases (negative: the first is better) with its interval.
+
+    p, p_holm: two-sided signed-rank test, raw and corrected over all pairs. effect: matched-pairs rank-biserial
+    correlation in -1..1, negative where the first is better. cases_needed: for 80 % power at 5 %; None: over a million.
+    """
+
+    first: int
+    second: int
+    difference_mm: float
+    interval_mm: Interval | None
+    p: float
+    p_holm: float
+    effect: float
+    cases_needed: int | None
+
+
+def compare_pairs(case_mean_mm: NDArray[np.float64], *, resamples: int, seed: int) -> list[Pair]:
+    """Every pair of submissions; case_mean_mm: (submissions, cases), NaN where a case has nothing to score."""
+    cases = case_mean_mm[:, np.isfinite(case_mean_mm).all(axis=0)]
+    n_submissions, n_cases = cases.shape
+    order = list(combinations(range(n_submissions), 2))
+    if not order or n_cases < 2:
+        return []
+    means = np.concatenate([d @ cases.T for d in draw_cases(n_cases, resamples=resamples, seed=seed)]) / n_cases
+    raw = [_signed_rank_p(cases[a] - cases[b]) for a, b in order]
+    corrected = holm(raw)
+    pairs = []
+    for (first, second), p, p_holm in zip(order, raw, corrected, strict=True):
+        difference = cases[first] - cases[second]
+        effect = rank_biserial(difference)
+        pairs.append(
+            Pair(
+                first=first,
+                second=second,
+                difference_mm=float(difference.mean()),
+                interval_mm=interval(means[:, first] - means[:, second]),
+                p=p,
+                p_holm=p_holm,
+                effect=effect,
+                cases_needed=cases_needed(difference),
+            )
+        )
+    return pairs
+
+
+def _signed_rank_p(difference: NDArray[np.float64]) -> float:
+    if not np.any(difference):
+        return 1.0
+    return float(stats.wilcoxon(difference, zero_method="wilcox").pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction, in the given order.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * (p.size - np.arange(p.size)))
+    result = np.empty_like(p)
+    result[order] = np.minimum(stepped, 1.0)
+    return result.tolist()
+
+
+def rank_biserial(difference: NDArray[np.float64]) -> float:
+    """Share of the rank sum in favour of positive differences minus that of negative ones; 0 where all are zero."""
+    plus, total = _rank_sums(difference[None])
+    return float(2 * plus[0] / total[0] - 1) if total[0] else 0.0
+
+
+def cases_needed(difference: NDArray[np.float64]) -> int | None:
+    """How many cases like these a signed-rank test needs for 80 % power at 5 %, two-sided (Noether 1987).
+
+    None where more than a million would not do. The chance p is estimated by the share of the positive rank sum.
+    """
+    plus, total = _rank_sums(difference[None])
+    if not total[0]:
+        return None
+    away = abs(plus[0] / total[0] - 0.5)
+    z = stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER)
+    needed = z**2 / (3 * away**2) if away > 0 else np.inf
+    return ceil(needed) if needed <= MAX_CASES_NEEDED else None
+
+
+def _rank_sums(difference: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(rows,) sums of the ranks of positive, and of all differences that are not zero; ties get midranks."""
+    size = np.where(difference == 0, np.nan, np.abs(difference))
+    ranks = np.nan_to_num(stats.rankdata(size, axis=1, nan_policy="omit"))
+    return (ranks * (difference > 0)).sum(axis=1), ranks.sum(axis=1)
+
+
+def significance_points(case_mean_mm: NDArray[np.float64], pairs: Sequence[Pair]) -> NDArray[np.float64]:
+    """(submissions,) against how many others each is significantly better (Holm, 5 %)."""
+    points = np.zeros(len(case_mean_mm))
+    for pair in pairs:
+        if pair.p_holm < ALPHA:
+            points[pair.first if pair.effect < 0 else pair.second] += 1
+    return points
+
+
+def resampled_significance_points(case_mean_mm: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
+    """(200, submissions) significance points when cases are drawn again; normal approximation with tie correction."""
+    cases = case_mean_mm[:, np.isfinite(case_mean_mm).all(axis=0)]
+    order = list(combinations(range(len(cases)), 2))
+    first, second = np.array(order).T
+    generator = np.random.default_rng(seed)
+    points = np.zeros((SIGNIFICANCE_RESAMPLES, len(cases)))
+    for row in range(SIGNIFICANCE_RESAMPLES):
+        drawn = cases[:, generator.integers(0, cases.shape[1], cases.shape[1])]
+        p, better_first = asymptotic_signed_rank(drawn[first] - drawn[second])
+        for k in np.flatnonzero(np.array(holm(p)) < ALPHA):
+            points[row, first[k] if better_first[k] else second[k]] += 1
+    return points
+
+
+def asymptotic_signed_rank(difference: NDArray[np.float64]) -> tuple[list[float], NDArray[np.bool_]]:
+    """(rows,) two-sided p-values of signed-rank tests on (rows, n) differences, and whether negative ones prevail."""
+    plus, total = _rank_sums(difference)
+    size = np.where(difference == 0, np.nan, np.abs(difference))
+    ranks = np.nan_to_num(stats.rankdata(size, axis=1, nan_policy="omit"))
+    sd = np.sqrt((ranks**2).sum(axis=1) / 4)  # midranks make this the tie-corrected variance
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = np.where(sd > 0, (plus - total / 2) / sd, 0.0)
+    return (2 * stats.norm.sf(np.abs(z))).tolist(), z < 0
+
+
+def ranks_of(values: NDArray[np.float64], *, descending: bool) -> NDArray[np.float64]:
+    """Ranks from 1 along the last axis, equal values share the smallest.
+
+    >>> ranks_of(np.array([0.3, 0.1, 0.1]), descending=False).tolist()
+    [3.0, 1.0, 1.0]
+    """
+    return stats.rankdata(-values if descending else values, method="min", axis=-1).astype(np.float64)
+
+
+def combine_ranks(columns: Sequence[NDArray[np.float64]], *, rule: str) -> NDArray[np.float64]:
+    """(..., submissions) final ranks from the ranks in each column: `score` takes the first, `mean-rank` their mean."""
+    if rule == "score":
+        return columns[0]
+    return ranks_of(np.mean(columns, axis=0), descending=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Stability:
+    """share: (submissions, ranks) of the resamples in which a submission has that rank. kendall_tau: (resamples,)
+    agreement of each resample's ranking with the one shown."""
+
+    share: NDArray[np.float64]
+    kendall_tau: NDArray[np.float64]
+
+
+def stability(ranks: NDArray[np.float64], resampled: NDArray[np.float64]) -> Stability:
+    """How firm `ranks` (submissions,) are, from (resamples, submissions) ranks."""
+    n = ranks.size
+    share = np.stack([(resampled == rank).mean(axis=0) for rank in range(1, n + 1)], axis=1)
+    return Stability(share, kendall_tau(ranks, resampled))
+
+
+def kendall_tau(ranks: NDArray[np.float64], resampled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(resamples,) Kendall's tau-b between one ranking and each of many; 1 where a ranking is all ties."""
+    upper = np.triu_indices(ranks.size, 1)
+    a = np.sign(ranks[:, None] - ranks[None])[upper]
+    b = np.sign(resampled[:, :, None] - resampled[:, None])[:, upper[0], upper[1]]
+    scale = np.sqrt((a != 0).sum() * (b != 0).sum(axis=1))
+    return np.where(scale > 0, (a * b).sum(axis=1) / np.where(scale > 0, scale, 1), 1.0)

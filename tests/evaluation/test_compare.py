@@ -1,0 +1,118 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from landmark_challenge.cli import cli
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.reference import write_reference
+from landmark_evaluation.entries import load_entries
+from landmark_evaluation.leaderboard import make_leaderboard
+
+
+def land(*arguments):
+    outcome = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    if outcome.exception and not isinstance(outcome.exception, SystemExit):
+        raise outcome.exception
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+@pytest.fixture
+def data(kit, tmp_path):
+    generator = np.random.default_rng(0)
+    points = generator.uniform(-80, 80, size=(30, 3, 3)).round(1)
+    return points, kit.dataset(tmp_path / "data", kit.task(), {"one": points})
+
+
+@pytest.fixture
+def results(kit, data, tmp_path):
+    points, dataset = data
+    generator = np.random.default_rng(1)
+    for name, sd in (("worst", 2.0), ("best", 0.5), ("middle", 1.0)):
+        kit.plain(tmp_path / "p" / name, dataset.task, points + generator.normal(0, sd, points.shape))
+        land("evaluate", tmp_path / "p" / name, dataset.folder, "--out", tmp_path / "r" / name, "--no-report")
+    return tmp_path / "r"
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_submissions_are_ranked_and_tested(results, tmp_path):
+    output = land("compare", *sorted(results.iterdir()), "--out", tmp_path / "board", "--no-report")
+    rows = read(tmp_path / "board/leaderboard.csv")
+    assert [(row["rank"], row["submission"]) for row in rows] == [("1", "best"), ("2", "middle"), ("3", "worst")]
+    metrics = json.loads((results / "best/metrics.json").read_text())
+    assert float(rows[0]["Mean radial error (mm)"]) == pytest.approx(metrics["aggregates"]["mre_mm"]["mean"], rel=1e-5)
+    low, high = metrics["aggregates"]["confidence"]["mre_mm"]["mean"]
+    assert float(rows[0]["Mean radial error (mm): 95 % low"]) == pytest.approx(low, rel=1e-5)
+    assert float(rows[0]["Mean radial error (mm): 95 % high"]) == pytest.approx(high, rel=1e-5)
+    pairs = read(tmp_path / "board/pairs.csv")
+    assert {(pair["first"], pair["second"]) for pair in pairs} == {
+        ("best", "middle"),
+        ("best", "worst"),
+        ("middle", "worst"),
+    }
+    assert all(float(pair["difference of means (mm)"]) < 0 for pair in pairs)
+    assert "reference: one" in output and "rank 1 in 100 % of resamples" in output
+
+
+def test_every_rule_of_a_task_ranks(results):
+    entries = load_entries(sorted(results.iterdir()))
+    task = entries[0].task
+    for rule in ("score", "mean-rank", "significance"):
+        chosen = task.model_copy(update={"ranking": task.ranking.model_copy(update={"rule": rule})})
+        board = make_leaderboard(entries, chosen, resamples=200)
+        assert [row.entry.name for row in board.rows] == ["best", "middle", "worst"], rule
+        assert board.stability.share[0, 0] == 1.0
+
+
+def test_a_corrected_reference_is_one_command(kit, results, data, tmp_path):
+    points, dataset = data
+    corrected = kit.dataset(tmp_path / "corrected", dataset.task, {"one": points + [1.0, 0, 0]})
+    land("compare", *sorted(results.iterdir()), "--reference", corrected.folder, "--out", tmp_path / "b", "--no-report")
+    again = {row["submission"]: float(row["Mean radial error (mm)"]) for row in read(tmp_path / "b/leaderboard.csv")}
+    land("evaluate", tmp_path / "p/best", corrected.folder, "--out", tmp_path / "r2", "--no-report")
+    direct = json.loads((tmp_path / "r2/metrics.json").read_text())["aggregates"]["mre_mm"]["mean"]
+    assert again["best"] == pytest.approx(direct, rel=1e-5)
+    old = json.loads((results / "best/metrics.json").read_text())["aggregates"]["mre_mm"]["mean"]
+    assert again["best"] > old + 0.2
+
+
+def test_predictions_can_be_compared_straight_away(results, data, tmp_path):
+    folders = [tmp_path / "p" / name for name in ("best", "worst")]
+    land("compare", *folders, "--reference", data[1].folder, "--out", tmp_path / "b", "--no-report")
+    assert [row["submission"] for row in read(tmp_path / "b/leaderboard.csv")] == ["best", "worst"]
+
+
+def test_protected_results_are_ranked_by_their_headlines(kit, data, tmp_path):
+    points, dataset = data
+    write_reference(dataset, tmp_path / "hidden")
+    for name, shift in (("far", 30.0), ("near", 1.0)):
+        kit.plain(tmp_path / "p" / name, dataset.task, points + [shift, 0, 0])
+        land("evaluate", tmp_path / "p" / name, tmp_path / "hidden", "--out", tmp_path / "r" / name, "--no-report")
+        assert [path.name for path in (tmp_path / "r" / name).iterdir()] == ["metrics.json"]
+    entries = load_entries([tmp_path / "r/far", tmp_path / "r/near"])
+    board = make_leaderboard(entries, kit.task())
+    assert [row.entry.name for row in board.rows] == ["near", "far"]
+    assert board.pairs is None and board.stability is None
+
+
+def test_results_that_do_not_belong_together_are_refused(kit, results, data, tmp_path):
+    with pytest.raises(ChallengeError, match="'best' twice"):
+        load_entries([results / "best", results / "best"])
+    shifted = kit.dataset(tmp_path / "other", kit.task(tie="inclusive"), {"one": data[0]})
+    land("evaluate", tmp_path / "p/best", shifted.folder, "--out", tmp_path / "r3/inclusive", "--no-report")
+    with pytest.raises(ChallengeError, match="wanted the protocol of best"):
+        load_entries([results / "best", tmp_path / "r3/inclusive"])
+    with pytest.raises(ChallengeError, match=r"metrics\.json: wanted a JSON file"):
+        load_entries([tmp_path / "p/best"])
+
+
+def test_a_single_submission_makes_a_leaderboard(results, tmp_path):
+    land("compare", results / "best", "--out", tmp_path / "b", "--no-report")
+    assert len(read(tmp_path / "b/leaderboard.csv")) == 1

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from landmark_evaluation import ranking
+
+
+def case_means(n_cases=40, shifts=(0.0, 0.1, 0.6), seed=0):
+    generator = np.random.default_rng(seed)
+    common = generator.gamma(3, 0.4, n_cases)
+    return np.stack([common + shift + generator.normal(0, 0.2, n_cases) for shift in shifts])
+
+
+def test_pairs_are_scipys_signed_rank_tests_with_holms_correction():
+    means = case_means()
+    pairs = ranking.compare_pairs(means, resamples=500, seed=1)
+    assert [(pair.first, pair.second) for pair in pairs] == [(0, 1), (0, 2), (1, 2)]
+    raw = [stats.wilcoxon(means[pair.first], means[pair.second]).pvalue for pair in pairs]
+    assert [pair.p for pair in pairs] == pytest.approx(raw)
+    smallest = min(raw)
+    assert min(pair.p_holm for pair in pairs) == pytest.approx(min(1, 3 * smallest))
+    assert pairs[1].difference_mm == pytest.approx((means[0] - means[2]).mean())
+    low, high = pairs[1].interval_mm
+    assert low < pairs[1].difference_mm < high < 0
+
+
+def test_holm_follows_its_definition():
+    assert ranking.holm([0.01, 0.02, 0.03, 0.005]) == pytest.approx([0.03, 0.04, 0.04, 0.02])
+    assert ranking.holm([0.6, 0.9]) == [1.0, 1.0]
+
+
+def test_the_effect_size_is_the_balance_of_signed_ranks():
+    assert ranking.rank_biserial(np.array([-1.0, -2.0, -3.0])) == -1.0
+    assert ranking.rank_biserial(np.array([1.0, 2.0, -3.0])) == 0.0
+    assert ranking.rank_biserial(np.array([0.0, 1.0])) == 1.0
+    assert ranking.rank_biserial(np.zeros(4)) == 0.0
+
+
+def test_equal_submissions_differ_in_nothing():
+    means = np.repeat(case_means()[:1], 2, axis=0)
+    pair = ranking.compare_pairs(means, resamples=100, seed=0)[0]
+    assert (pair.p, pair.effect, pair.difference_mm, pair.cases_needed) == (1.0, 0.0, 0.0, None)
+
+
+def test_the_vectorised_test_equals_scipys_asymptotic_one():
+    generator = np.random.default_rng(2)
+    differences = generator.normal(0.1, 1, (30, 60)).round(1)
+    p, better = ranking.asymptotic_signed_rank(differences)
+    for row, difference in enumerate(differences):
+        expected = stats.wilcoxon(difference, zero_method="wilcox", correction=False, method="asymptotic")
+        assert p[row] == pytest.approx(expected.pvalue, rel=1e-9)
+        positive = stats.rankdata(np.abs(difference[difference != 0]))[difference[difference != 0] > 0].sum()
+        total = stats.rankdata(np.abs(difference[difference != 0])).sum()
+        assert better[row] == (positive < total / 2)
+
+
+@pytest.mark.slow
+def test_as_many_cases_as_are_needed_give_the_power():
+    generator = np.random.default_rng(3)
+    pilot = generator.normal(0.3, 1, 20_000)
+    n = ranking.cases_needed(pilot)
+    assert 80 < n < 105  # a t-test would need about 90
+    found = [stats.wilcoxon(generator.normal(0.3, 1, n)).pvalue < 0.05 for _ in range(800)]
+    assert 0.75 < np.mean(found) < 0.86
+
+
+def test_ranks_of_equal_values_share_the_smaller():
+    assert ranking.ranks_of(np.array([0.5, 0.9, 0.9, 0.1]), descending=True).tolist() == [3, 1, 1, 4]
+
+
+def test_mean_rank_weighs_columns_alike():
+    columns = [np.array([1.0, 2.0, 3.0]), np.array([3.0, 1.0, 2.0])]
+    assert ranking.combine_ranks(columns, rule="score").tolist() == [1, 2, 3]
+    assert ranking.combine_ranks(columns, rule="mean-rank").tolist() == [2, 1, 3]
+
+
+def test_significance_counts_who_is_surely_beaten():
+    means = case_means(n_cases=60)
+    pairs = ranking.compare_pairs(means, resamples=50, seed=0)
+    points = ranking.significance_points(means, pairs)
+    assert points[2] == 0 and points[0] >= 1 and points[1] >= 1
+    redrawn = ranking.resampled_significance_points(means, seed=0)
+    assert redrawn.shape == (200, 3) and redrawn[:, 2].max() == 0
+
+
+def test_kendalls_tau_is_scipys():
+    generator = np.random.default_rng(4)
+    ranks = np.array([1.0, 2.0, 2.0, 4.0, 5.0])
+    resampled = generator.integers(1, 6, (50, 5)).astype(float)
+    expected = [stats.kendalltau(ranks, row).statistic for row in resampled]
+    assert ranking.kendall_tau(ranks, resampled) == pytest.approx(np.nan_to_num(expected, nan=1.0))
+
+
+def test_stability_is_the_share_of_resamples_at_each_rank():
+    found = ranking.stability(np.array([1.0, 2.0]), np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [1.0, 1.0]]))
+    assert found.share.tolist() == [[0.75, 0.25], [0.5, 0.5]]
