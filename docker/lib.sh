@@ -154,6 +154,12 @@ build_evaluation() {
 # scratch: a new temporary folder that goes when the script ends.
 SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/landmarks.XXXXXX")
 scratch() { mktemp -d "$SCRATCH/XXXXXX"; }
+scratch_copy() {
+    local copy
+    copy=$(scratch)
+    cp -R "$1/." "$copy" && chmod -R a+rX "$copy"
+    echo "$copy"
+}
 CONTAINERS=()
 clean_up() {
     [ ${#CONTAINERS[@]} -eq 0 ] || docker rm --force "${CONTAINERS[@]}" >/dev/null 2>&1 || true
@@ -214,7 +220,10 @@ test_algorithm() {
     need_engine
     case ${2:-} in
     "") ;;
-    --model) options=(--volume "$(cd "$3" && pwd):/opt/ml/model:ro") ;;
+    --model)
+        # The platform unpacks a model so that the image's user can read it, whatever its modes were.
+        options=(--volume "$(scratch_copy "$3"):/opt/ml/model:ro")
+        ;;
     *) die "usage: test.sh [--model FOLDER]" ;;
     esac
     name=$(yaml_value "$folder/algorithm.yaml" name)

@@ -2,6 +2,7 @@
 
 import textwrap
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -107,6 +108,40 @@ def data_import(
     """
     spec = None if task_name is None else load_task(task_name)
     click.echo(summary(import_dataset(format_name, source, output=out, task=spec, spacing_mm=spacing_mm)))
+
+
+@data.command("hide")
+@click.argument("dataset", type=FOLDER)
+@click.option("--reference", type=FOLDER, required=True, help="The new reference folder, for the evaluation only.")
+@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="What is hidden.")
+@click.option("--subset", help="Only this part of the split.")
+@click.option(
+    "--disclosure",
+    type=click.Choice(["open", "protected"]),
+    default="protected",
+    show_default=True,
+    help="Whether scores may tell more than what ranks: per landmark and per case only where open.",
+)
+@click.option("--details", is_flag=True, help="Let the evaluation container write details.json; only with open.")
+def data_hide(
+    dataset: Path,
+    reference: Path,
+    split: str,
+    subset: str | None,
+    disclosure: Literal["open", "protected"],
+    details: bool,
+) -> None:
+    """Write the reference folder of one split of DATASET: what an evaluation container scores against.
+
+    \b
+    Example: landmarks data hide ceph --reference ground-truth
+    """
+    from .reference import write_reference
+
+    header = write_reference(
+        Dataset(dataset), reference, split=split, subset=subset, disclosure=disclosure, details=details
+    )
+    click.echo(f"{reference}: {len(header.cases)} cases, reference {header.rule}, {header.disclosure}; keep it private")
 
 
 def parse_spacing(text: str | None) -> tuple[float, ...] | None:

@@ -193,6 +193,7 @@ class InvokeRunner(_ImageRunner):
         self._server: Container | None = None
         self._client_side: Container | None = None
         self._watch: _MemoryWatch | None = None
+        self._was_healthy = False
 
     def run(self) -> Measured:
         """Call the server once on what lies in the input folder. Raises CaseFailedError."""
@@ -247,7 +248,10 @@ class InvokeRunner(_ImageRunner):
         if not healthy:
             reason = _reason(self._server, None)
             self._stop()
-            raise CaseFailedError(f"the server did not become healthy: {reason}")
+            problem = f"the server did not become healthy: {reason}"
+            # Never yet: every case would wait and fail in the same way.
+            raise CaseFailedError(problem) if self._was_healthy else ChallengeError(f"{self._tag}: {problem}")
+        self._was_healthy = True
 
     def _stop(self) -> None:
         if self._watch is not None:

@@ -23,7 +23,10 @@ def differences(expected: Any, found: Any, place: str = "metrics") -> list[str]:
                 lines += differences(value, found[key], f"{place}.{key}")
         return lines
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (expected, found))
-    same = math.isclose(expected, found, rel_tol=1e-9, abs_tol=1e-12) if numbers else expected == found
+    if numbers:
+        same = math.isclose(expected, found, rel_tol=1e-9, abs_tol=1e-12)
+    else:
+        same = type(expected) is type(found) and expected == found  # true is not 1
     return [] if same else [f"{place}: wanted {expected!r}, got {found!r}"]
 
 

@@ -122,16 +122,20 @@ def empty_folder(folder: Path) -> None:
 
 
 def run_case(runner: Runner, task: Task, image: CaseImage) -> CaseResult:
-    """Run one case and collect its checked outputs. Raises CaseFailedError."""
+    """Run one case and collect its checked outputs.
+
+    Raises CaseFailedError, and ChallengeError for what would fail every case, such as a model that cannot be loaded.
+    """
     try:
         provide_case(task, image, runner.input_folder)
         empty_folder(runner.output_folder)
-        measured = runner.run()
+    except (ChallengeError, OSError) as error:
+        raise CaseFailedError(" ".join(str(error).split())) from None
+    measured = runner.run()
+    try:
         outputs = collect_outputs(task, runner.output_folder)
-    except ChallengeError as error:
-        raise CaseFailedError(str(error)) from None
-    except OSError as error:
-        raise CaseFailedError(f"{type(error).__name__}: {error}") from None
+    except (ChallengeError, OSError) as error:
+        raise CaseFailedError(" ".join(str(error).split())) from None
     return CaseResult(
         image_stem(image.path.name),
         image.path.name,
