@@ -16,9 +16,12 @@ from .case import PhantomCase, Plan, case_streams
 
 PHANTOMS: dict[str, str] = {
     "brainstem-mr-1": "landmark_challenge.phantoms.brainstem_mr_1",
-    "ceph-19": "landmark_challenge.phantoms.ceph_19",
+    "carotid-cta-2": "landmark_challenge.phantoms.carotid_cta_2",
     "ccta-8": "landmark_challenge.phantoms.ccta_8",
+    "ceph-19": "landmark_challenge.phantoms.ceph_19",
+    "fetal-us-10": "landmark_challenge.phantoms.fetal_us_10",
     "olfactory-mr-2": "landmark_challenge.phantoms.olfactory_mr_2",
+    "spine-mr-11": "landmark_challenge.phantoms.spine_mr_11",
 }
 TRAIN_SHARE, VALIDATION_SHARE = 0.60, 0.15
 MIN_CASES = 3

@@ -95,7 +95,7 @@ def _draw(
 def _random_pose(generator: np.random.Generator, extent_mm: NDArray[np.float64], pose_rad: float) -> SmoothMap:
     size = generator.uniform(0.92, 1.08)
     stretch = np.diag(generator.uniform(0.97, 1.03, size=2))
-    shift = generator.uniform(-1, 1, size=2) * [10.0, 11.0]
+    shift = generator.uniform(-1, 1, size=2) * [11.5, 12.5]
     return random_map(
         generator,
         rotation([pose_rad]) @ stretch * size,
