@@ -11,7 +11,8 @@ from .errors import ChallengeError
 
 OWN_COMMANDS = {
     "task": "landmark_challenge.cli_data:task",
-    "data": "landmark_challenge.cli_data:data",
+    "data": "landmark_challenge.cli_import:data",
+    "convert": "landmark_challenge.cli_import:convert",
     "run": "landmark_challenge.cli_run:run",
     "demo": "landmark_challenge.demo:demo",
 }

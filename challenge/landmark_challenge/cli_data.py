@@ -1,4 +1,4 @@
-"""`landmarks task ...` and `landmarks data ...`: look at tasks, make and import datasets."""
+"""`landmarks task ...` and `landmarks data ...`: look at tasks, make, check and hide datasets."""
 
 import textwrap
 from pathlib import Path
@@ -8,7 +8,6 @@ import click
 
 from .dataset import SPLITS, Dataset
 from .errors import ChallengeError
-from .formats import IMPORTERS, import_dataset
 from .task import Task, load_task, task_names
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -87,27 +86,13 @@ def data_phantom(name: str, out: Path, cases: int, seed: int, full_size: bool) -
     click.echo(summary(Dataset(out)))
 
 
-@data.command("import")
-@click.argument("format_name", metavar="FORMAT", type=click.Choice(sorted(IMPORTERS)))
-@click.argument("source", type=FOLDER)
-@click.argument("out", type=FOLDER)
-@click.option("--task", "task_name", metavar="TASK", help="What the points mean; by default the format's own task.")
-@click.option(
-    "--spacing-mm",
-    metavar="X,Y[,Z]",
-    callback=lambda _context, _parameter, text: parse_spacing(text),
-    help="Spacing of images whose files do not know it.",
-)
-def data_import(
-    format_name: str, source: Path, out: Path, task_name: str | None, spacing_mm: tuple[float, ...] | None
-) -> None:
+@data.group("import")
+def data_import() -> None:
     """Import the folder SOURCE, laid out as FORMAT says, as the dataset OUT.
 
     \b
     Example: landmarks data import isbi2015 archive ceph
     """
-    spec = None if task_name is None else load_task(task_name)
-    click.echo(summary(import_dataset(format_name, source, output=out, task=spec, spacing_mm=spacing_mm)))
 
 
 @data.command("hide")

@@ -235,6 +235,16 @@ def oriented(image: Image) -> Image:
     )
 
 
+def pad(image: Image, size: Sequence[int], *, offset: Sequence[int]) -> Image:
+    """`image` inside a larger one of `size` voxels (x, y[, z]), its first voxel at `offset`, its minimum around it.
+
+    The origin stays, so the picture moves in millimetres by `offset` voxels. ValueError if it does not fit.
+    """
+    borders = [(begin, total - begin - count) for begin, total, count in zip(offset, size, image.size, strict=True)]
+    array = np.pad(image.array, borders[::-1], constant_values=image.array.min())
+    return Image(array, image.spacing_mm, image.origin_mm, image.direction)
+
+
 def bounding_box_mm(image: Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower and upper corner, each (ndim,), of the outer faces of the image in millimetres."""
     corners = np.array(np.meshgrid(*[(-0.5, count - 0.5) for count in image.size])).reshape(image.ndim, -1).T

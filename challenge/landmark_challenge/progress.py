@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: one line that renews itself on a terminal, plain lines elsewhere."""
+"""Progress and notes on stderr: one line that renews itself on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -30,3 +30,8 @@ def track(items: Sequence[Item], label: str) -> Iterator[Item]:
             text = f"{label}: {done}/{len(items)}, {when}"
             print(f"\r{text:<60}" if terminal else text, end="\n" if finished or not terminal else "", file=sys.stderr)
             sys.stderr.flush()
+
+
+def note(text: str) -> None:
+    """Say on stderr, in one line, what was read in a way that the user may want to know of."""
+    print(f"note: {text}", file=sys.stderr, flush=True)

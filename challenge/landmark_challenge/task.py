@@ -18,11 +18,12 @@ class _Spec(BaseModel):
 
 
 class LandmarkSpec(_Spec):
-    """One landmark: its slug and where it lies in the field's terms."""
+    """One landmark: its slug, where it lies in the field's terms, and the labels by which files may mean it."""
 
     name: Slug
     definition: str = Field(min_length=1)
     abbreviation: str | None = None
+    aliases: tuple[str, ...] = ()
 
 
 class ReferenceRule(_Spec):
