@@ -10,7 +10,7 @@ from .cli_data import FOLDER, data, data_import, parse_spacing, summary
 from .errors import ChallengeError
 from .formats import POINT_FORMATS, import_dataset, point_extension, read_points, write_points
 from .formats.csv_table import parse_columns
-from .formats.folder import Layout, check_expression
+from .formats.pairing import Layout, check_expression
 from .task import Task, load_task
 
 Command = Callable[..., None]
@@ -71,7 +71,10 @@ pairing = _options(
 )
 padding = _options(
     click.option(
-        "--pad", metavar="X,Y[,Z]", callback=_size, help="Put every image at a random place in one of this size."
+        "--pad",
+        metavar="X,Y[,Z]",
+        callback=_size,
+        help="Put every image at a random place in one of this size; by default as the task says.",
     )
 )
 
@@ -157,7 +160,7 @@ def import_points_json(
 @click.option(
     "--columns", metavar="ROLE=COLUMN,...", help="Roles: case landmark x y z observer split group probability."
 )
-@click.option("--units", type=click.Choice(["mm", "voxel"]), default="mm", show_default=True, help="Of x, y, z.")
+@click.option("--units", type=click.Choice(["mm", "voxel"]), help="Of x, y, z; columns i, j, k are voxels.")
 @click.option(
     "--first-index", type=click.Choice(["0", "1"]), default="0", show_default=True, help="Of the first voxel."
 )
@@ -173,18 +176,19 @@ def import_csv(
     spacing_mm: tuple[float, ...] | None,
     table: str | None,
     columns: str | None,
-    units: str,
+    units: str | None,
     first_index: str,
     axes: str,
     **layout: Any,
 ) -> None:
     """A folder with a table of points and images named by case.
 
-    A row is one point (roles case, landmark, x, y, z), or one case where x, y and z hold {name} or {number}.
+    A row is one point (roles case, landmark, x, y, z), or one case where x, y and z hold {name} or {number}: the
+    name or the number, from 1, of a landmark.
 
     \b
     Example: landmarks data import csv scans set --task hippocampus-5 --units voxel \
-                 --columns 'case=case,x={name}_i,y={name}_j,z={name}_k' --pad 64,64,64
+                 --columns 'case=id,x={name}_i,y={name}_j,z={name}_k'
     """
     options: dict[str, Any] = {
         "task": _task(task_name),

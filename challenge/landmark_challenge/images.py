@@ -121,8 +121,8 @@ def read_image(path: Path, *, dimension: int | None = None, spacing_mm: Sequence
     """The image in a file or in a folder that holds one DICOM series.
 
     dimension: 2 or 3, what is wanted; a volume of a single axial slice is read as 2D. spacing_mm: (x, y[, z]) overrides
-    the header. Raises ChallengeError for files that are not a grey image, are truncated or corrupt, carry NaN or infinity
-    (which ITK turns to 0 in a NIfTI), or have no trustworthy spacing while none is given.
+    the header. Raises ChallengeError for files that are not a grey image, are truncated or corrupt, carry NaN or
+    infinity (which ITK turns to 0 in a NIfTI), or have no trustworthy spacing while none is given.
     """
     with _clear_errors(path):
         reader: sitk.ImageFileReader | sitk.ImageSeriesReader

@@ -118,6 +118,8 @@ class Task(_Spec):
     working_spacing_mm: tuple[Millimetres, ...]
     intensity: Intensity
     sockets: Sockets = Sockets()
+    # Tight crops give positions away by their border: an import puts each at a random place in an image of this size.
+    pad_to_voxels: tuple[Annotated[int, Field(gt=0)], ...] | None = None
     published: tuple[PublishedResult, ...] = ()
     source: str
     licence: str
@@ -129,6 +131,8 @@ class Task(_Spec):
             raise ValueError("landmark names come twice")
         if len(self.working_spacing_mm) != self.dimension:
             raise ValueError(f"working_spacing_mm: wanted {self.dimension} numbers, got {len(self.working_spacing_mm)}")
+        if self.pad_to_voxels is not None and len(self.pad_to_voxels) != self.dimension:
+            raise ValueError(f"pad_to_voxels: wanted {self.dimension} numbers, got {len(self.pad_to_voxels)}")
         if list(self.success_thresholds_mm) != sorted(set(self.success_thresholds_mm)):
             raise ValueError("success_thresholds_mm: wanted increasing values")
         if self.missing_error_mm <= self.success_thresholds_mm[-1]:

@@ -15,8 +15,9 @@ from ..errors import ChallengeError
 from ..images import Image
 from ..landmarks import Landmarks
 from ..task import Task, load_task
-from .folder import Layout, write_dataset
+from .folder import write_dataset
 from .mat5 import read_array
+from .pairing import Layout
 
 EXAMINATION = r"^(.+?)(?:\s+[A-Z]\s+AP.*)?$"
 

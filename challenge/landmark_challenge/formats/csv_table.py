@@ -20,8 +20,9 @@ from ..errors import ChallengeError
 from ..images import Image
 from ..landmarks import Landmarks
 from ..task import Task
-from .folder import Layout, find_images, needed, write_dataset
+from .folder import needed, write_dataset
 from .naming import named, slug
+from .pairing import Layout, find_images
 
 OWN_COLUMNS = ("name", "x", "y", "z", "probability")
 ROLES = ("case", "landmark", "x", "y", "z", "observer", "split", "group", "probability")
@@ -34,12 +35,13 @@ class Columns:
 
     table: its path below the folder; by default the only .csv there. columns: role -> column, for `ROLES`; where `x`
     holds `{name}` or `{number}`, a row is a case and every landmark has columns of its own. units: `voxel` (of the
-    stored array) or `mm`. first_index: 0 or 1, that of the first voxel. axes: `LPS` or `RAS`, of millimetres.
+    stored array) or `mm`; may be left out where the columns are called i, j, k or end with _mm. first_index: 0 or 1,
+    that of the first voxel. axes: `LPS` or `RAS`, of millimetres.
     """
 
     table: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    units: str = "mm"
+    units: str | None = None
     first_index: int = 0
     axes: str = "LPS"
 
@@ -80,8 +82,9 @@ def import_dataset(
     Raises ChallengeError for a column that is not there, a number that is none, a case without its image.
     """
     task, layout, columns = needed(task), layout or Layout(), columns or Columns()
-    _check_columns(columns, dimension=task.dimension)
     table = _find_table(source, columns.table)
+    columns = _told_by_header(table, columns, task)
+    _check_columns(columns, dimension=task.dimension)
     rows = _read_rows(table, columns, task)
     images = find_images(source, layout.images)
     names = list(dict.fromkeys(row.case for row in rows))
@@ -126,12 +129,30 @@ def write_points(path: Path, landmarks: Landmarks) -> None:
     files.write_text(path, text.getvalue())
 
 
+def _told_by_header(table: Path, columns: Columns, task: Task) -> Columns:
+    """`columns` with the coordinates and units that the header itself tells, where the user says nothing of them."""
+    _, header = _read_table(table)
+    known = {slug(name) for name in header}
+    if "x" not in columns.columns:
+        for stem in ("", "{name}_", "{number}_"):
+            for axes in (("x", "y", "z"), ("i", "j", "k"), ("x_mm", "y_mm", "z_mm")):
+                names = [stem + axis for axis in axes[: task.dimension]]
+                if all(slug(name.format(name=task.names[0], number=1)) in known for name in names):
+                    found = dict(zip("xyz", names, strict=False))
+                    columns = replace(columns, columns={**columns.columns, **found})
+    if columns.units is None:
+        for units, ends in (("voxel", ("i", "_i")), ("mm", ("x_mm",))):
+            if columns.role("x").endswith(ends):
+                columns = replace(columns, units=units)
+    return columns
+
+
 def _check_columns(columns: Columns, *, dimension: int) -> None:
     unknown = [role for role in columns.columns if role not in ROLES]
     if unknown:
         raise ChallengeError(f"--columns: wanted the roles {', '.join(ROLES)}, got '{unknown[0]}'")
     if columns.units not in ("voxel", "mm") or columns.axes not in TO_LPS or columns.first_index not in (0, 1):
-        raise ChallengeError("csv: wanted units voxel or mm, axes LPS or RAS and a first index of 0 or 1")
+        raise ChallengeError("csv: wanted --units voxel or mm, --axes LPS or RAS and --first-index 0 or 1")
     axes = [role for role in "xyz"[:dimension] if role in columns.columns]
     if columns.wide and not all("{" in columns.role(axis) for axis in axes):
         raise ChallengeError("--columns: wanted {name} or {number} in x, y and z alike")

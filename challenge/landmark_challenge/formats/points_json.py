@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ..landmarks import Landmarks, read_landmarks, write_landmarks
 from ..task import Task
-from .folder import Layout, import_folder
+from .folder import import_folder
 from .naming import named
+from .pairing import Layout
 
 ENDINGS = (".json",)
 

@@ -21,8 +21,9 @@ from .. import files
 from ..errors import ChallengeError
 from ..landmarks import PRESENT_PROBABILITY, Landmarks
 from ..task import Task
-from .folder import Layout, import_folder
+from .folder import import_folder
 from .naming import named
+from .pairing import Layout
 
 ENDINGS = (".fcsv", ".mrk.json")
 TO_LPS = {"0": (-1, -1, 1), "RAS": (-1, -1, 1), "1": (1, 1, 1), "LPS": (1, 1, 1)}
