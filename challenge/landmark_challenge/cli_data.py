@@ -156,29 +156,33 @@ def describe(spec: Task) -> str:
     """A task as text that people read."""
     success = ", ".join(f"{value:g}" for value in spec.success_thresholds_mm)
     sign = "<" if spec.success_tie == "strict" else "<="
-    grey = spec.intensity
-    lines = [
-        f"{spec.name}, version {spec.version}: {spec.title}",
-        f"  images        {spec.dimension}D {spec.modality}",
-        f"  reference     {spec.reference.text}",
-        f"  success       error {sign} {success} mm",
-        f"  missing       a landmark that is there and not given counts {spec.missing_error_mm:g} mm",
-        f"  ranking       {spec.ranking.rule}: {'; '.join(c.title for c in spec.ranking.columns)}",
-        f"  working grid  {' x '.join(f'{value:g}' for value in spec.working_spacing_mm)} mm, intensity {grey.rule}"
-        + ("" if grey.low is None else f" {grey.low:g} to {grey.high:g}"),
-        f"  sockets       {spec.sockets.image.slug} -> {spec.sockets.landmarks.slug}, {spec.sockets.uncertainty.slug}",
-        f"  source        {spec.source}",
-        f"  licence       {spec.licence}",
-        f"{len(spec.names)} landmarks",
+    grey, sockets = spec.intensity, spec.sockets
+    intensity = grey.rule if grey.low is None else f"{grey.rule} {grey.low:g} to {grey.high:g}"
+    facts = [
+        ("images", f"{spec.dimension}D {spec.modality}"),
+        ("reference", spec.reference.text),
+        ("success", f"error {sign} {success} mm"),
+        ("missing", f"a landmark that is there and not given counts {spec.missing_error_mm:g} mm"),
+        ("ranking", f"{spec.ranking.rule}: {'; '.join(column.title for column in spec.ranking.columns)}"),
+        ("working grid", f"{' x '.join(f'{value:g}' for value in spec.working_spacing_mm)} mm, intensity {intensity}"),
+        ("sockets", f"{sockets.image.slug} -> {sockets.landmarks.slug}, {sockets.uncertainty.slug}"),
+        ("source", spec.source),
+        ("licence", spec.licence),
     ]
     width = max(len(name) for name in spec.names)
+    lines = [f"{spec.name}, version {spec.version}: {spec.title}"]
+    lines += [line for name, text in facts for line in _wrapped(text, first=f"  {name:<14}")]
+    lines.append(f"{len(spec.names)} landmarks")
     for landmark in spec.landmarks:
         short = f"{landmark.abbreviation}: " if landmark.abbreviation else ""
-        lines.append(f"  {landmark.name:<{width}}  {short}{landmark.definition}")
+        lines += _wrapped(f"{short}{landmark.definition}", first=f"  {landmark.name:<{width}}  ")
     if spec.published:
         lines.append("published results (figures of the papers, not measured with this kit)")
     for result in spec.published:
-        lines += textwrap.wrap(
-            f"{result.method}: {result.figures} ({result.source})", 110, initial_indent="  ", subsequent_indent="    "
-        )
+        lines += _wrapped(f"{result.method}: {result.figures} ({result.source})", first="  ", indent="    ")
     return "\n".join(lines)
+
+
+def _wrapped(text: str, *, first: str, indent: str | None = None) -> list[str]:
+    later = " " * len(first) if indent is None else indent
+    return textwrap.wrap(text, 118, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)

@@ -172,7 +172,7 @@ def split_expression(text: str) -> tuple[str, str]:
 
 
 def check_expression(text: str, *, wanted: str = "case") -> None:
-    """Raise ChallengeError if `text` is no regular expression with the group `wanted`, or with any where it is empty."""
+    """Raise ChallengeError if `text` is no regular expression with the group `wanted`, where empty with any group."""
     try:
         groups = re.compile(split_expression(text)[1])
     except re.error as error:
