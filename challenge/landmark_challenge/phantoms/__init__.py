@@ -10,7 +10,6 @@ from pathlib import Path
 
 from ..dataset import REFERENCE, Case, DatasetWriter
 from ..errors import ChallengeError
-from ..landmarks import Landmarks
 from ..task import load_task
 from .case import PhantomCase, Plan, case_streams
 
@@ -26,7 +25,7 @@ PHANTOMS: dict[str, str] = {
 TRAIN_SHARE, VALIDATION_SHARE = 0.60, 0.15
 MIN_CASES = 3
 
-__all__ = ["PHANTOMS", "PhantomCase", "make_case", "make_landmarks", "write_phantoms"]
+__all__ = ["PHANTOMS", "PhantomCase", "Plan", "make_case", "plan_case", "write_phantoms"]
 
 
 def make_case(task_name: str, seed: int, *, index: int, full_size: bool = False) -> PhantomCase:
@@ -37,16 +36,11 @@ def make_case(task_name: str, seed: int, *, index: int, full_size: bool = False)
     >>> make_case("ceph-19", 1, index=0).image.ndim
     2
     """
-    plan = _plan(task_name, seed, index, full_size)
-    return PhantomCase(plan.draw(), plan.landmarks)
+    return plan_case(task_name, seed, index=index, full_size=full_size).draw()
 
 
-def make_landmarks(task_name: str, seed: int, *, index: int, full_size: bool = False) -> Landmarks:
-    """The landmarks of `make_case` without drawing its image."""
-    return _plan(task_name, seed, index, full_size).landmarks
-
-
-def _plan(task_name: str, seed: int, index: int, full_size: bool) -> Plan:
+def plan_case(task_name: str, seed: int, *, index: int, full_size: bool = False) -> Plan:
+    """What `make_case` draws: the landmarks and the empty image at once, the grey values when asked for."""
     if task_name not in PHANTOMS:
         raise ChallengeError(f"phantom: wanted one of {', '.join(sorted(PHANTOMS))}, got '{task_name}'")
     if seed < 0 or index < 0:

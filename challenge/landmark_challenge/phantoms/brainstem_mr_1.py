@@ -65,9 +65,9 @@ def _brainstem(generator: np.random.Generator) -> list[Solid]:
     """Pons, medulla, cord, midbrain: the first two meet in the groove on the front."""
     tall, deep = generator.uniform(11.5, 14.5), generator.uniform(10.0, 12.5)
     pons = Ellipsoid((0, 0, 0), (16.0, deep, tall))
-    lean = generator.normal(0, 0.06)
-    top = np.array([0.0, 4.0, -2.0])
-    bottom = np.array([0.0, 7.5 + 22 * lean, -tall - 22.0])
+    lean = float(np.clip(generator.normal(0, 0.05), -0.1, 0.1))
+    top = np.array([0.0, 3.0, -2.0])
+    bottom = np.array([0.0, 6.5 + 22 * lean, -tall - 22.0])
     radius = generator.uniform(6.3, 7.6)
     medulla = Capsule(top, bottom, radius, radius - 1.4)
     cord = Capsule(bottom, bottom + [0, 6.0 + 60 * lean, -120], radius - 1.4, 4.6)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..images import Image
 from ..landmarks import Landmarks
@@ -20,10 +21,25 @@ class PhantomCase:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A case before it is drawn: where its landmarks are, and how to draw its image (to be called once)."""
+    """A case before it is drawn: where its landmarks are, its empty image, and how to make the array (call it once)."""
 
     landmarks: Landmarks
-    draw: Callable[[], Image]
+    frame: Image
+    array: Callable[[], NDArray]
+
+    def draw(self) -> PhantomCase:
+        """The case with its image."""
+        frame = self.frame
+        image = Image.of(self.array(), frame.spacing_mm, frame.origin_mm, frame.direction)
+        return PhantomCase(image, self.landmarks)
+
+
+def empty_image(
+    size: ArrayLike, spacing_mm: ArrayLike, origin_mm: ArrayLike | None = None, direction: ArrayLike | None = None
+) -> Image:
+    """An image of zeros (size along x, y[, z]) that takes no memory."""
+    shape = tuple(int(count) for count in np.asarray(size))[::-1]
+    return Image.of(np.broadcast_to(np.uint8(0), shape), spacing_mm, origin_mm, direction)
 
 
 @dataclass(frozen=True)

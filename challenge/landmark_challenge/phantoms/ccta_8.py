@@ -24,14 +24,14 @@ AIR_HU, FAT_HU, MUSCLE_HU, LUNG_HU = -1000.0, -95.0, 55.0, -840.0
 def plan(streams: Streams, *, full_size: bool) -> Plan:
     """One scan: about 137x137x86 at 1.5 mm, or 512x512x320 at 0.4 mm; int16 Hounsfield units."""
     generator = streams.anatomy
-    spacing = (FULL_SPACING_MM if full_size else SPACING_MM) * generator.uniform(0.96, 1.04, size=3)
-    spacing[1] = spacing[0]
+    factor = generator.uniform(0.96, 1.04, size=2)[[0, 0, 1]]
+    spacing = (FULL_SPACING_MM if full_size else SPACING_MM) * factor
     size = generator.uniform(0.9, 1.1)
     # The root leans forward and to the right of the body: its axis is the anatomy's z.
     lean = rotation(np.deg2rad(np.array([28.0, -24.0, 0.0]) + generator.normal(0, 7.0, size=3)))
     grid = random_grid(
         generator,
-        extent_mm=EXTENT_MM if not full_size else np.array([512, 512, 320]) * spacing,
+        extent_mm=EXTENT_MM * factor,
         spacing_mm=spacing,
         anatomy_from_lps=lean.T / size,
         anatomy_centre_mm=[0.0, 0.0, 0.0],

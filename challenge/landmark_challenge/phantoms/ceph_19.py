@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images import Image
 from ..landmarks import Landmarks
 from ..task import load_task
-from .case import Plan, Streams
+from .case import Plan, Streams, empty_image
 from .ceph_face import Drawing, Pen, random_face
 from .ceph_jaws import mandible, maxilla, teeth
 from .ceph_skull import cranial_base, neck, orbit_and_sinuses, soft_tissue, vault
@@ -73,7 +72,8 @@ def plan(streams: Streams, *, full_size: bool) -> Plan:
     points_mm = np.column_stack([points - 0.5 * spacing, np.zeros(len(points))])
     return Plan(
         Landmarks(names, points_mm),
-        lambda: Image.of(_draw(pen.drawing, size, spacing, extent_mm, exposure, streams), [spacing, spacing]),
+        empty_image(size, [spacing, spacing]),
+        lambda: _draw(pen.drawing, size, spacing, extent_mm, exposure, streams),
     )
 
 

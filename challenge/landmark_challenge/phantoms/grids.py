@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..images import Image
 from ..landmarks import Landmarks
-from .case import Plan
+from .case import Plan, empty_image
 from .deformation import SmoothMap, random_map, rotation
 
 MAX_SLAB_VOXELS = 2**20
@@ -18,21 +17,18 @@ MAX_SLAB_VOXELS = 2**20
 class Grid:
     """A stored voxel grid and the map from it to the anatomy.
 
-    size: voxels along the stored axes x, y, z. spacing_mm: along the same. corner_mm: LPS position of the outer corner
+    size: voxels along the stored axes x, y, z. extent_mm: outer size along them, whole voxels or not, so that it is the
+    same at every resolution. spacing_mm: along the same axes. corner_mm: LPS position of the outer corner
     of the first voxel. direction: (3, 3), columns are the stored axes in LPS. placing: millimetres along these axes
     from that corner -> anatomy frame.
     """
 
     size: tuple[int, int, int]
+    extent_mm: NDArray[np.float64]
     spacing_mm: NDArray[np.float64]
     corner_mm: NDArray[np.float64]
     direction: NDArray[np.float64]
     placing: SmoothMap
-
-    @property
-    def extent_mm(self) -> NDArray[np.float64]:
-        """(3,) outer size of the grid along the stored axes."""
-        return np.array(self.size) * self.spacing_mm
 
     def axes_mm(self) -> list[NDArray[np.float64]]:
         """Voxel centres along each stored axis, from the corner."""
@@ -59,13 +55,11 @@ class Grid:
         first, last = np.clip(first, 0, self.size), np.clip(last, 0, self.size)
         return [[slice(int(a), int(b)) for a, b in zip(*ends, strict=True)] for ends in zip(first, last, strict=True)]
 
-    def plan(self, names: Sequence[str], anatomy_mm: ArrayLike, draw: Callable[[], NDArray]) -> Plan:
-        """The case whose landmarks are given in the anatomy frame and whose array (z, y, x) `draw` makes."""
+    def plan(self, names: Sequence[str], anatomy_mm: ArrayLike, array: Callable[[], NDArray]) -> Plan:
+        """The case whose landmarks are given in the anatomy frame and whose values (z, y, x) `array` makes."""
         origin = self.corner_mm + self.direction @ (self.spacing_mm / 2)
-        return Plan(
-            Landmarks(names, self.to_lps_mm(anatomy_mm)),
-            lambda: Image.of(draw(), self.spacing_mm, origin, self.direction),
-        )
+        frame = empty_image(self.size, self.spacing_mm, origin, self.direction)
+        return Plan(Landmarks(names, self.to_lps_mm(anatomy_mm)), frame, array)
 
 
 def random_grid(
@@ -110,4 +104,4 @@ def random_grid(
     )
     size = np.maximum(1, np.round(extent / spacing)).astype(int)
     corner = middle_lps - direction @ (extent / 2)
-    return Grid((int(size[0]), int(size[1]), int(size[2])), spacing, corner, direction, placing)
+    return Grid((int(size[0]), int(size[1]), int(size[2])), extent, spacing, corner, direction, placing)

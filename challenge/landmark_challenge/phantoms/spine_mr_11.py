@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images import Image
 from ..landmarks import Landmarks
 from ..task import load_task
-from .case import Plan, Streams
+from .case import Plan, Streams, empty_image
 from .curves import fill, oval, spline, stroke
 from .deformation import SmoothMap, random_map, rotation
 from .fields import blur, quantised, rician, smooth_field
@@ -74,12 +73,11 @@ def plan(streams: Streams, *, full_size: bool) -> Plan:
     # Drawn from the image's corner; the file's origin is the centre of the first pixel.
     points_mm = np.column_stack([points - 0.5 * spacing, np.zeros(len(points))])
     noise, gain = generator.uniform(8.0, 20.0), generator.uniform(0.5, 2.0)
-
-    def draw() -> Image:
-        array = _slice(shapes, size, spacing, extent_mm, streams, noise, gain)
-        return Image.of(array, [spacing, spacing])
-
-    return Plan(Landmarks(names, points_mm), draw)
+    return Plan(
+        Landmarks(names, points_mm),
+        empty_image(size, [spacing, spacing]),
+        lambda: _slice(shapes, size, spacing, extent_mm, streams, noise, gain),
+    )
 
 
 def _centroid(polygon_mm: NDArray[np.float64]) -> NDArray[np.float64]:
