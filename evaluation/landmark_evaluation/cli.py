@@ -1,5 +1,7 @@
 """`landmarks evaluate`: score a submission and write its result folder."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -12,7 +14,7 @@ from .details import details
 from .pairing import read_submission
 from .references import open_reference
 from .results import DETAILS, METRICS
-from .scoring import evaluate_submission
+from .scoring import Evaluation, evaluate_submission
 from .tables import leaderboard_text, summary
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -27,6 +29,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--split", help="Which split of a dataset to score; by default test.")
 @click.option("--subset", help="Which part of the split to score.")
 @click.option("--observer", metavar="NAME", help="Score against this observer instead of the task's reference.")
+@click.option("--images", type=FOLDER, help="A dataset whose images show the worst and the median case in the report.")
 @click.option("--no-report", is_flag=True, help="Numbers only.")
 def evaluate(
     predictions: Path,
@@ -35,6 +38,7 @@ def evaluate(
     split: str | None,
     subset: str | None,
     observer: str | None,
+    images: Path | None,
     no_report: bool,
 ) -> None:
     """Score PREDICTIONS against REFERENCE, a dataset or a reference folder.
@@ -52,6 +56,10 @@ def evaluate(
         files.write_json(out / DETAILS, details(evaluation), indent=None)
     # metrics.json comes last: where it stands, the result is complete.
     files.write_json(out / METRICS, evaluation.metrics.to_json())
+    if not no_report:
+        _write_report(
+            evaluation, out, title=f"{predictions.resolve().name} on {truth.task.title}", images=images or reference
+        )
     click.echo(summary(evaluation.metrics))
     if evaluation.submission.beyond:
         click.echo(f"{evaluation.submission.beyond} further cases were given and are not part of this split")
@@ -99,4 +107,27 @@ def compare(
     files.write_text(out / "leaderboard.csv", leaderboard_csv(board))
     if board.pairs is not None:
         files.write_text(out / "pairs.csv", pairs_csv(board))
+    if not no_report:
+        with _report_package():
+            from .report.page import write_leaderboard
+        write_leaderboard(board, out, curve_limit_mm=2 * task.success_thresholds_mm[-1])
     click.echo(leaderboard_text(board))
+
+
+def _write_report(evaluation: Evaluation, out: Path, *, title: str, images: Path) -> None:
+    with _report_package():
+        from .report.overlays import dataset_with_images
+        from .report.page import write_report
+    write_report(evaluation, out, title=title, images=dataset_with_images(images))
+
+
+@contextlib.contextmanager
+def _report_package() -> Iterator[None]:
+    """Where an extra is not installed, say how to go on without it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ChallengeError(
+            f"the report needs the package '{error.name}': pip install 'landmark-challenge-kit[evaluation]', "
+            "or give --no-report"
+        ) from None

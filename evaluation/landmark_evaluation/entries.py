@@ -22,8 +22,11 @@ MAX_DETAILS_BYTES = 2 * 1024**3
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One submission. task: as it was scored, None where the result does not carry it. error_mm: (cases, landmarks) with NaN where nothing is scored; None where only headline scores
-    are known (a `protected` reference)."""
+    """One submission.
+
+    task: as it was scored, None where the result does not carry it. error_mm: (cases, landmarks) with NaN where nothing
+    is scored; None where only headline scores are known (a `protected` reference).
+    """
 
     name: str
     metrics: Metrics

@@ -70,7 +70,7 @@ def make_leaderboard(
         resampled_ranks = ranking.combine_ranks(_column_ranks(redrawn, rule.columns), rule=rule.rule)
     order = np.lexsort((values[0] if rule.columns[0].order == "asc" else -values[0], ranks))
     place = {int(old): new for new, old in enumerate(order)}
-    moved = tuple(_moved(pair, place) for pair in pairs)
+    moved = tuple(sorted((_moved(pair, place) for pair in pairs), key=lambda pair: (pair.first, pair.second)))
     return Leaderboard(
         rule,
         _rows(entries, ranks, values, redrawn, order=order),

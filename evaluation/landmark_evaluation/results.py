@@ -14,6 +14,7 @@ DETAILS = "details.json"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
+Interval95 = tuple[float, float]
 Key = Annotated[str, Field(pattern=r"^[^.]+$")]
 
 

@@ -1,0 +1,72 @@
+"""The plots of a leaderboard."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..leaderboard import Leaderboard
+from ..ranking import ALPHA
+from .theme import PALETTE, new_figure
+
+
+def intervals(board: Leaderboard) -> Figure:
+    """The first ranking column of every submission with its 95 % interval, best on top."""
+    column = board.rule.columns[0]
+    figure = new_figure(7.2, 0.8 + 0.28 * len(board.rows))
+    axes = figure.add_subplot()
+    for place, row in enumerate(board.rows):
+        height = len(board.rows) - place
+        span = row.intervals[0]
+        if span is not None:
+            axes.plot(span, (height, height), color=PALETTE["--blue"], linewidth=2)
+        axes.plot(row.values[0], height, "o", color=PALETTE["--blue"], markersize=5)
+    axes.set_yticks([len(board.rows) - k for k in range(len(board.rows))], [row.entry.name for row in board.rows])
+    axes.set(xlabel=f"{column.title}, 95 % interval over cases", ylim=(0.3, len(board.rows) + 0.7))
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def rank_stability(board: Leaderboard) -> Figure:
+    """Share of the resamples in which each submission has each rank: the larger the disc, the more often."""
+    if board.stability is None:
+        raise ValueError("no ranks without errors per case")
+    n = len(board.rows)
+    side = max(2.2, 0.7 + 0.3 * n)
+    figure = new_figure(min(7.2, side + 1.6), side)
+    axes = figure.add_subplot()
+    share = board.stability.share
+    for place in range(n):
+        for rank in range(n):
+            if share[place, rank] >= 0.005:
+                size = 150 * share[place, rank]
+                axes.scatter(rank + 1, n - place, s=size, color=PALETTE["--blue"], linewidths=0)
+                if n <= 10:
+                    axes.annotate(f"{100 * share[place, rank]:.0f}", (rank + 1, n - place), xytext=(8, -3),
+                                  textcoords="offset points", fontsize=6.5, color=PALETTE["--muted"])  # fmt: skip
+    axes.set(xlim=(0.4, n + 0.8), ylim=(0.4, n + 0.6), xlabel="rank in resamples (% of resamples)")
+    axes.set_xticks(range(1, n + 1))
+    axes.set_yticks([n - k for k in range(n)], [row.entry.name for row in board.rows])
+    return figure
+
+
+def significance(board: Leaderboard) -> Figure:
+    """Which pairs differ: filled where the row is better than the column beyond chance (Holm, 5 %)."""
+    n = len(board.rows)
+    better = np.zeros((n, n), bool)
+    for pair in board.pairs or ():
+        if pair.p_holm < ALPHA:
+            row, column = (pair.first, pair.second) if pair.effect < 0 else (pair.second, pair.first)
+            better[row, column] = True
+    side = max(2.2, 0.7 + 0.3 * n)
+    figure = new_figure(min(7.2, side + 1.6), side + 0.6)
+    axes = figure.add_subplot()
+    for row in range(n):
+        for column in range(n):
+            if row != column:
+                colour = PALETTE["--green"] if better[row, column] else PALETTE["--line"]
+                axes.scatter(column, n - row, s=60, marker="s", linewidths=0, color=colour)
+    names = [row.entry.name for row in board.rows]
+    axes.set_xticks(range(n), names, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks([n - k for k in range(n)], names)
+    axes.set(xlim=(-0.6, n - 0.4), ylim=(0.4, n + 0.6))
+    axes.grid(visible=False)
+    return figure

@@ -1,0 +1,201 @@
+"""The tables of a report as CSV and LaTeX."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..results import ErrorSummary, Interval95, Metrics
+from ..tables import protocol_line, shown_thresholds, threshold_text
+
+LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, and the number it is sorted by (None sorts as text)."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its name (file stem) and title; rows of cells under the head."""
+
+    name: str
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Which columns hold numbers."""
+        return tuple(any(row[k].value is not None for row in self.rows) for k in range(len(self.head)))
+
+
+def number(value: float | None, digits: int = 3) -> Cell:
+    """A number, or an empty cell."""
+    return Cell("", None) if value is None else Cell(f"{value:.{digits}f}", value)
+
+
+def percent(share: float | None) -> Cell:
+    """A share in per cent."""
+    return Cell("", None) if share is None else Cell(f"{100 * share:.2f}", 100 * share)
+
+
+def with_interval(value: float, span: Interval95 | None, *, factor: float = 1.0, digits: int = 3) -> Cell:
+    """A number with its 95 % interval in brackets."""
+    if span is None:
+        return Cell(f"{factor * value:.{digits}f}", factor * value)
+    low, high = (f"{factor * bound:.{digits}f}" for bound in span)
+    return Cell(f"{factor * value:.{digits}f} [{low}, {high}]", factor * value)
+
+
+def landmark_table(metrics: Metrics) -> Table:
+    """One row per landmark and one over all, with intervals for the mean and the success rates."""
+    scores = metrics.aggregates
+    keys = shown_thresholds(list(scores.sdr))
+    sign = "<" if metrics.protocol.tie == "strict" else "<="
+    head = [
+        "landmark",
+        "mean (mm)",
+        "SD",
+        "median",
+        "IQR",
+        "95th %",
+        "max",
+        *(f"% {sign} {threshold_text(k)}" for k in keys),
+    ]
+    confidence = scores.confidence or {}
+    rows = []
+    for name, row in (scores.landmarks or {}).items():
+        spans = confidence.get("landmarks", {}).get(name, {})
+        rows.append(_error_row(name, row.mre_mm, row.sdr, spans, keys) + (Cell(str(row.n_missing), row.n_missing),))
+    total = _error_row("all", scores.mre_mm, scores.sdr, confidence, keys)
+    rows.append((*total, Cell(str(scores.n_missing), scores.n_missing)))
+    return Table("landmarks", "Radial error and success by landmark", (*head, "missing"), tuple(rows))
+
+
+def _error_row(
+    name: str, errors: ErrorSummary, sdr: dict[str, float], spans: dict, keys: Sequence[str]
+) -> tuple[Cell, ...]:
+    cells = [Cell(name), with_interval(errors.mean, spans.get("mre_mm", {}).get("mean"))]
+    cells += [number(errors.sd), number(errors.median), number(errors.iqr), number(errors.p95), number(errors.max)]
+    cells += [with_interval(sdr[k], spans.get("sdr", {}).get(k), factor=100, digits=1) for k in keys]
+    return tuple(cells)
+
+
+def observer_table(metrics: Metrics) -> Table | None:
+    """The observers scored like submissions, and every pair of them."""
+    found = metrics.aggregates.observers
+    if found is None:
+        return None
+    keys = shown_thresholds(list(metrics.aggregates.sdr))
+    rows = [
+        _observer_row(f"{row.observer} against {row.against}", row.n_cases, row.mre_mm, row.sdr, keys)
+        for row in found.scored
+    ]
+    for pair in found.pairs:
+        title = f"{pair.kind}-observer: {pair.observers[0]} and {pair.observers[1]}"
+        rows.append(_observer_row(title, pair.n_cases, pair.mre_mm, {}, keys))
+    note = f"Mean error of the observers {found.mean_mm:.3f} mm"
+    if found.relative_error is not None:
+        note += f"; this submission's mean error is {found.relative_error:.2f} times that"
+    head = ("observer", "cases", "mean (mm)", "SD", "median", *(f"% within {threshold_text(k)}" for k in keys))
+    return Table("observers", "Observers", head, tuple(rows), note)
+
+
+def _observer_row(
+    title: str, n_cases: int, errors: ErrorSummary, sdr: dict[str, float], keys: Sequence[str]
+) -> tuple[Cell, ...]:
+    return (
+        Cell(title),
+        Cell(str(n_cases), n_cases),
+        number(errors.mean),
+        number(errors.sd),
+        number(errors.median),
+        *(percent(sdr.get(k)) for k in keys),
+    )
+
+
+def subgroup_table(metrics: Metrics) -> Table | None:
+    """One row per value of every column of cases.csv."""
+    groups = metrics.aggregates.subgroups
+    if not groups:
+        return None
+    keys = shown_thresholds(list(metrics.aggregates.sdr))
+    rows = tuple(
+        (
+            Cell(f"{group.column} = {group.value}"),
+            Cell(str(group.n_cases), group.n_cases),
+            number(group.mre_mm.mean),
+            number(group.mre_mm.sd),
+            number(group.mre_mm.median),
+            *(percent(group.sdr[k]) for k in keys),
+            Cell(str(group.n_missing), group.n_missing),
+        )
+        for group in groups
+    )
+    head = (
+        "subgroup",
+        "cases",
+        "mean (mm)",
+        "SD",
+        "median",
+        *(f"% within {threshold_text(k)}" for k in keys),
+        "missing",
+    )
+    return Table("subgroups", "Subgroups", head, rows)
+
+
+def clinical_table(metrics: Metrics) -> Table | None:
+    """Success classification rate of every clinical analysis."""
+    found = metrics.aggregates.clinical
+    if not found:
+        return None
+    from ..clinical import ANALYSES
+
+    rows = tuple(
+        (
+            Cell(ANALYSES[key].title if key in ANALYSES else key),
+            percent(row.success_classification_rate),
+            number(row.mean_absolute_difference),
+            Cell(ANALYSES[key].unit if key in ANALYSES else ""),
+            Cell(str(row.n_cases), row.n_cases),
+        )
+        for key, row in found.items()
+    )
+    head = ("analysis", "same class (%)", "mean absolute difference", "unit", "cases")
+    return Table("clinical", "Clinical analyses of the ISBI 2015 challenge", head, rows)
+
+
+def table_csv(table: Table) -> str:
+    """The table as CSV: numbers in full, intervals as shown."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.head)
+    writer.writerows([[cell.text for cell in row] for row in table.rows])
+    return text.getvalue()
+
+
+def table_latex(table: Table, metrics: Metrics) -> str:
+    """The table as LaTeX (booktabs), its protocol in the caption."""
+    columns = "l" + "r" * (len(table.head) - 1)
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(table.title)}. {_tex(protocol_line(metrics))}}}"]
+    lines += [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        " & ".join(_tex(head) for head in table.head) + r" \\",
+        r"\midrule",
+    ]
+    lines += [" & ".join(_tex(cell.text) for cell in row) + r" \\" for row in table.rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX_SPECIAL.get(character, character) for character in text)

@@ -1,0 +1,241 @@
+"""report.html and leaderboard.html, with their tables and figures as files beside them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from landmark_challenge import files
+from landmark_challenge.dataset import Dataset
+
+from .. import uncertainty
+from ..leaderboard import Leaderboard
+from ..observers import distances_mm
+from ..results import Metrics
+from ..scoring import Evaluation
+from ..tables import noise_line, protocol_line, threshold_text
+from . import board_figures, exports, figures
+from .exports import Cell, Table
+from .overlays import make_overlays
+from .theme import inline_svg, save_figure, styled
+
+WORST_CASES = 20
+CURVE_REACH = 2.0
+
+
+def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Dataset | None) -> None:
+    """Write report.html, tables/ and figures/ into `out`. images: draws the worst and the median case, `open` only."""
+    metrics = evaluation.metrics
+    is_open = evaluation.reference.disclosure == "open"
+    tables = [exports.landmark_table(metrics)]
+    plots: list[tuple[str, str, Figure]] = []
+    overlays = []
+    if is_open:
+        further = (exports.observer_table, exports.clinical_table, exports.subgroup_table)
+        tables += [table for table in (make(metrics) for make in further) if table is not None]
+        tables.append(_worst_cases(evaluation))
+        with styled():
+            plots = _plots(evaluation)
+        overlays = make_overlays(evaluation, images) if images is not None else []
+    runtime = None if not np.isfinite(evaluation.submission.runtime_s).any() else metrics.aggregates.runtime_s
+    html = _render(
+        "report.html.j2",
+        plots,
+        out,
+        title=title,
+        metrics=metrics,
+        protocol=protocol_line(metrics),
+        noise=None if metrics.aggregates.noise is None else noise_line(metrics.aggregates.noise),
+        tables=tables,
+        overlays=overlays,
+        runtime=runtime,
+        notes={"uncertainty": _uncertainty_note(metrics)},
+    )
+    for table in tables:
+        files.write_text(out / "tables" / f"{table.name}.csv", exports.table_csv(table))
+        files.write_text(out / "tables" / f"{table.name}.tex", exports.table_latex(table, metrics))
+    files.write_text(out / "report.html", html)
+
+
+def write_leaderboard(board: Leaderboard, out: Path, *, curve_limit_mm: float) -> None:
+    """Write leaderboard.html and figures/ into `out`."""
+    plots: list[tuple[str, str, Figure]] = []
+    first = board.rows[0].entry.metrics
+    with styled():
+        plots.append(("intervals", "Score with 95 % intervals", board_figures.intervals(board)))
+        curves = [(row.entry.name, row.entry.error_mm, False) for row in board.rows if row.entry.error_mm is not None]
+        if curves:
+            figure = figures.success_curve(curves, limit_mm=curve_limit_mm, tie=first.protocol.tie)
+            plots.append(("success", "Points within a distance", figure))
+        if board.stability is not None and len(board.rows) > 1:
+            plots.append(("stability", "Rank stability", board_figures.rank_stability(board)))
+            plots.append(("significance", "Significant differences", board_figures.significance(board)))
+    tables = [_board_table(board)]
+    if board.pairs:
+        tables.append(_pair_table(board))
+    html = _render(
+        "leaderboard.html.j2",
+        plots,
+        out,
+        title=f"Leaderboard: {first.task}",
+        protocol=protocol_line(first),
+        noise=None if first.aggregates.noise is None else noise_line(first.aggregates.noise),
+        tables=tables,
+        rule=board.rule.rule,
+        tau=None if board.stability is None else float(board.stability.kendall_tau.mean()),
+        left_out=[row.entry for row in board.rows if row.entry.metrics.protocol.left_out],
+    )
+    files.write_text(out / "leaderboard.html", html)
+
+
+def _plots(evaluation: Evaluation) -> list[tuple[str, str, Figure]]:
+    """(name, title, figure) of everything that this evaluation can show."""
+    reference, scores, task = evaluation.reference, evaluation.scores, evaluation.reference.task
+    observers = evaluation.metrics.aggregates.observers
+    people = observers.scored if observers is not None else []
+    curves: list[tuple[str, Any, bool]] = [("this submission", scores.error_mm, False)]
+    for person in people:
+        against = reference.leaving_out(person.observer) if person.against != reference.rule else reference
+        errors = distances_mm(reference.observer_mm(person.observer), against.points_mm, reference)
+        curves.append((f"{person.observer} against {person.against}", errors, True))
+    limit = CURVE_REACH * task.success_thresholds_mm[-1]
+    boxes = figures.landmark_boxes(
+        scores.error_mm, task.names, observers=[(p.observer, p.landmark_mean_mm) for p in people]
+    )
+    plots = [
+        ("success", "Points within a distance", figures.success_curve(curves, limit_mm=limit, tie=task.success_tie)),
+        ("landmarks", "Error by landmark", boxes),
+        ("cases", "Error by case", figures.case_errors(scores.error_mm)),
+        ("directions", "Direction of the error, as seen from the reference", figures.error_directions(evaluation)),
+    ]
+    points = uncertainty.uncertain_points(
+        scores.error_mm,
+        evaluation.submission.points_mm - reference.points_mm,
+        evaluation.submission.covariance_mm2,
+        dimension=task.dimension,
+    )
+    if points is not None:
+        plots.append(("uncertainty", "Does it know how wrong it is?", figures.uncertainty(points)))
+    if np.isfinite(evaluation.submission.runtime_s).any():
+        figure = figures.runtimes(evaluation.submission.cold_s, evaluation.submission.warm_s)
+        plots.append(("runtime", "Run time", figure))
+    return plots
+
+
+def _uncertainty_note(metrics: Metrics) -> str:
+    found = metrics.aggregates.uncertainty
+    if found is None:
+        return ""
+    parts = [f"{found.n_points} points with a covariance."]
+    for name, test in (("Pearson", found.pearson), ("Spearman", found.spearman)):
+        if test is not None:
+            p = "p < 1e-16" if test.p < 1e-16 else f"p = {test.p:.2g}"
+            parts.append(f"{name} correlation of announced and true error {test.r:.3f} ({p}).")
+    for size, unit in ((found.ellipsoid_90_mm3, "mm³"), (found.ellipsoid_90_mm2, "mm²")):
+        if size is not None:
+            parts.append(f"Median size of the 90 % region {size['median']:.3g} {unit}.")
+    if found.sparsification_error is not None:
+        parts.append(f"Sparsification error {found.sparsification_error:.3f}, where 0 is a perfect order.")
+    return " ".join(parts)
+
+
+def _worst_cases(evaluation: Evaluation) -> Table:
+    scores, names = evaluation.scores, evaluation.reference.task.names
+    rows = [row for row in range(len(scores.error_mm)) if scores.scored[row].any()]
+    rows.sort(key=lambda row: -float(np.nanmean(scores.error_mm[row])))
+    cells = []
+    for row in rows[:WORST_CASES]:
+        errors = scores.error_mm[row]
+        worst = int(np.nanargmax(errors))
+        n_missing = int(scores.missing[row].sum())
+        cells.append(
+            (
+                Cell(evaluation.reference.cases[row].name),
+                exports.number(float(np.nanmean(errors))),
+                exports.number(float(errors[worst])),
+                Cell(names[worst]),
+                Cell(str(n_missing), n_missing),
+            )
+        )
+    head = ("case", "mean error (mm)", "largest error (mm)", "landmark of the largest", "missing")
+    return Table("worst-cases", f"Worst cases ({len(cells)} of {len(rows)})", head, tuple(cells))
+
+
+def _board_table(board: Leaderboard) -> Table:
+    head = ["rank", "submission", *(column.title for column in board.rule.columns), "missing", "false alarms"]
+    head += ["run time (s)", "firmness of the rank"]
+    rows = []
+    for place, row in enumerate(board.rows):
+        scores = row.entry.metrics.aggregates
+        marker = " *" if row.entry.metrics.protocol.left_out else ""
+        firm = Cell("") if board.stability is None else exports.percent(board.stability.share[place, row.rank - 1])
+        rows.append(
+            (
+                Cell(str(row.rank), row.rank),
+                Cell(row.entry.name + marker),
+                *(exports.with_interval(v, s) for v, s in zip(row.values, row.intervals, strict=True)),
+                Cell(str(scores.n_missing), scores.n_missing),
+                Cell(str(scores.n_false_alarms), scores.n_false_alarms),
+                exports.number(None if scores.runtime_s is None else scores.runtime_s.mean, 2),
+                Cell(f"{firm.text} %" if firm.text else "", firm.value),
+            )
+        )
+    return Table("leaderboard", "Ranking", tuple(head), tuple(rows))
+
+
+def _pair_table(board: Leaderboard) -> Table:
+    rows = []
+    for pair in board.pairs or ():
+        needed = (
+            Cell("over a million", 1e6)
+            if pair.cases_needed is None
+            else Cell(str(pair.cases_needed), pair.cases_needed)
+        )
+        rows.append(
+            (
+                Cell(board.rows[pair.first].entry.name),
+                Cell(board.rows[pair.second].entry.name),
+                exports.with_interval(pair.difference_mm, pair.interval_mm),
+                Cell(f"{pair.p_holm:.2g}", pair.p_holm),
+                exports.number(pair.effect, 2),
+                needed,
+            )
+        )
+    head = (
+        "first",
+        "second",
+        "difference of means (mm)",
+        "p (Holm)",
+        "rank-biserial correlation",
+        "cases for 80 % power",
+    )
+    return Table("pairs", "Every pair", head, tuple(rows))
+
+
+def _render(
+    template: str,
+    plots: list[tuple[str, str, Figure]],
+    out: Path,
+    *,
+    notes: dict[str, str] | None = None,
+    **values: Any,
+) -> str:
+    notes = notes or {}
+    environment = Environment(
+        loader=PackageLoader("landmark_evaluation.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = []
+    for name, title, figure in plots:
+        save_figure(figure, out / "figures", name=name)
+        svg = Markup(inline_svg(figure, label=title, name=name))
+        shown.append({"name": name, "title": title, "svg": svg, "note": notes.get(name)})
+    return environment.get_template(template).render(
+        plots=shown, Markup=Markup, threshold_text=threshold_text, **values
+    )
