@@ -225,7 +225,7 @@ class ModelRunner:
         return Measured(exec_s=None, invoke_s=answer["seconds"], peak_memory_mb=answer["peak_memory_mb"])
 
     def _start(self) -> None:
-        environment = dict(os.environ)
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # spinning threads of several workers are very slow
         if self._threads is not None:
             environment["OMP_NUM_THREADS"] = str(self._threads)
         arguments = [str(self.input_folder), str(self.output_folder), self._device]
