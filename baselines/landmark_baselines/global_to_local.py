@@ -542,20 +542,19 @@ def _fast(task: Task) -> Settings:
 
 
 def _cpu(task: Task) -> Settings:
-    """Two cores: coarser voxels for the global stage, a deeper and wider-looking local one."""
-    unit = min(task.working_spacing_mm) * (4 if task.dimension == 2 else 1)
+    """Two cores: coarser voxels, and a local stage that is deeper and sees more around its landmark.
+
+    In 2D at 16 and 8 times the task's spacing (cephalograms: 1.6 and 0.8 mm), in 3D at 2 times and once.
+    """
+    unit, flat = min(task.working_spacing_mm), task.dimension == 2
     coarse = Architecture(16, (32, 64, 128, 256), (3, 4, 6, 3), (True, True, False, False), (256, 256))
-    fine = Architecture(0, (32, 64, 64), (1, 1, 1), (False, True, True), (64, 64))
+    fine = Architecture(0, (32, 64, 128), (1, 1, 1), (False, True, True), (128, 128))
+    schedule = _modern(Schedule(1500, 8, 2e-3, average=0.99, validate_every=150))
     return Settings(
-        Stage(
-            unit * (4 if task.dimension == 2 else 2),
-            0,
-            coarse,
-            _modern(Schedule(2000, 8, 2e-3, average=0.995, validate_every=200)),
-            replace(_AUGMENTATION, shift_mm=8),
-        ),
-        Stage(unit, 0, fine, _modern(Schedule(2000, 8, 2e-3, average=0.995, validate_every=200)), _AUGMENTATION),
+        Stage(unit * (16 if flat else 2), 0, coarse, schedule, replace(_AUGMENTATION, shift_mm=8)),
+        Stage(unit * (8 if flat else 1), 0, fine, schedule, _AUGMENTATION),
         classification_weight=100.0,
+        local_margin=20,
     )
 
 
@@ -574,7 +573,6 @@ def _tiny(task: Task) -> Settings:
         local_stage=replace(
             cpu.local_stage,
             architecture=fine,
-            spacing_mm=cpu.local_stage.spacing_mm * (2 if task.dimension == 2 else 1),
             schedule=_modern(Schedule(300, 8, 5e-3, average=0.98, validate_every=100)),
         ),
         local_margin=8,

@@ -1,7 +1,14 @@
-"""A training set in memory: decoded, resampled and normalised once, kept as 8-bit tensors."""
+"""A training set in memory: decoded, resampled and normalised once, kept as 8-bit tensors.
+
+A set that does not fit is mapped from a temporary file instead, and the system keeps in memory what it can.
+"""
 
 import hashlib
 import io
+import math
+import os
+import tempfile
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +22,10 @@ from landmark_challenge import files
 from landmark_challenge.dataset import Case, Dataset
 from landmark_challenge.images import Image, canonical, normalise
 from landmark_challenge.task import Task
+
+# Part of the cache's key: raise it when `canonical`, `normalise` or the rounding below change their results.
+PREPARATION = 1
+MEMORY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,8 +46,8 @@ class Store:
         return len(self.images)
 
     def batch(self, index: Tensor) -> Tensor:
-        """(B, 1, ...) float32 intensities of 0..1 of the cases `index`."""
-        return self.images[index.to(self.images.device)].float().div_(255)
+        """(B, 1, ...) float32 intensities of 0..1 of the cases `index`, on the device of the points."""
+        return self.images[index.to(self.images.device)].to(self.points.device).float().div_(255)
 
 
 def prepare(image: Image, task: Task, spacing_mm: float) -> Image:
@@ -62,20 +73,38 @@ def load_store(
     stores = []
     for level, spacing in enumerate(spacing_mm):
         shape = np.max([array.shape for array in prepared[level]], axis=0)
-        images = np.empty((len(cases), 1, *shape), np.uint8)
+        images = _allocate((len(cases), 1, *(int(count) for count in shape)))
         for i, array in enumerate(prepared[level]):
             margins = [(0, int(full - have)) for full, have in zip(shape, array.shape, strict=True)]
             images[i, 0] = np.pad(array, margins, mode="edge")
         prepared[level].clear()
+        held = torch.from_numpy(images)
         stores.append(
             Store(
-                torch.from_numpy(images).to(device),
+                held.to(device) if _fits(held.nbytes, torch.device(device)) else held,
                 torch.from_numpy(np.array(points[level], np.float32)).to(device),
                 torch.tensor(assessed, device=device),
                 spacing,
             )
         )
     return stores
+
+
+def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Memory for a store, or a map of a temporary file (removed with the process) where it would take too much."""
+    size = math.prod(shape)
+    if _fits(size, torch.device("cpu")):
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        file.truncate(size)
+        return np.memmap(file, np.uint8, "r+", shape=shape)
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    if device.type == "cuda":
+        return size < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
+    pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else None
+    return pages is None or size < MEMORY_SHARE * pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _prepared(dataset: Dataset, case: Case, spacing_mm: Sequence[float]) -> list[Image]:
@@ -87,7 +116,8 @@ def _prepared(dataset: Dataset, case: Case, spacing_mm: Sequence[float]) -> list
     for spacing in spacing_mm:
         path = None
         if digest:
-            key = f"{digest} {spacing} {dataset.task.intensity} {dataset.image_path(case.name).stat().st_mtime_ns}"
+            changed = dataset.image_path(case.name).stat().st_mtime_ns
+            key = f"{PREPARATION} {digest} {spacing} {dataset.task.intensity} {changed}"
             name = hashlib.sha256(key.encode()).hexdigest()[:24]
             path = dataset.folder / ".cache" / f"{case.name}-{spacing:g}mm-{name}.npz"
         paths.append(path)
@@ -106,7 +136,7 @@ def _read_cached(path: Path) -> Image | None:
     try:
         with np.load(path, allow_pickle=False) as saved:
             return Image.of(saved["array"], saved["spacing_mm"], saved["origin_mm"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 

@@ -132,7 +132,7 @@ def fit(
     if devices * nodes > 1:
         fabric.launch()
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-        model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+        model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
     )
     trained, optimizer = fabric.setup(model, optimizer)
     averaged = copy.deepcopy(model) if schedule.average > 0 else None
@@ -305,6 +305,8 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def set_threads() -> None:
-    """Use the cores this process may run on; PyTorch counts the whole machine's in a container."""
+    """Use the cores this process may run on (PyTorch counts the machine's), or as many as OMP_NUM_THREADS says."""
+    if os.environ.get("OMP_NUM_THREADS"):
+        return  # one of several workers on this machine
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(max(1, available))

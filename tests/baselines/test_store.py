@@ -1,0 +1,73 @@
+"""The store holds what preparing each image alone gives, whether cached, mapped or in memory."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from landmark_baselines import store
+from landmark_challenge.dataset import Case, Dataset, DatasetWriter
+from landmark_challenge.images import Image
+from landmark_challenge.landmarks import Landmarks
+from landmark_challenge.task import load_task
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Dataset:
+    """Two images of different size, spacing and origin; in the second a landmark is absent and one is not assessed."""
+    task = load_task("ceph-19")
+    generator = np.random.default_rng(0)
+    with DatasetWriter(tmp_path / "mixed", task, source="test", licence="none") as writer:
+        for name, shape, spacing, absent in [("a", (40, 60), 0.5, None), ("b", (33, 41), 0.7, "sella")]:
+            image = Image.of(generator.integers(0, 255, shape).astype(np.uint8), (spacing, spacing), (5.0, -3.0))
+            names = [landmark for landmark in task.names if landmark != absent]
+            points = image.index_to_mm(generator.uniform(2, 30, (len(names), 2)))
+            skipped = ("nasion",) if absent else ()
+            writer.add(Case(name, "train", name, "", skipped), image, {"reference": Landmarks(names, points)})
+    return Dataset(tmp_path / "mixed")
+
+
+def _load(dataset: Dataset) -> store.Store:
+    return store.load_store(dataset, dataset.cases(split="train"), spacing_mm=(1.0,))[0]
+
+
+def test_images_and_points_agree_with_preparing_each_alone(mixed: Dataset) -> None:
+    held = _load(mixed)
+    for i, case in enumerate(mixed.cases(split="train")):
+        grid = store.prepare(mixed.image(case.name), mixed.task, 1.0)
+        height, width = grid.array.shape
+        np.testing.assert_allclose(held.batch(torch.tensor([i]))[0, 0, :height, :width], grid.array, atol=0.5 / 255)
+        index = grid.mm_to_index(mixed.landmarks(case.name).aligned_mm(mixed.task.names))
+        np.testing.assert_allclose(held.points[i], index, atol=1e-4)
+        # beyond a smaller image its border goes on, as sampling outside an image does
+        assert torch.equal(held.images[i, 0, height - 1, :], held.images[i, 0, -1, :])
+    absent = mixed.task.names.index("sella")
+    assert torch.isnan(held.points[1, absent]).all() and not torch.isnan(held.points[0]).any()
+    assert held.assessed[:, mixed.task.names.index("nasion")].tolist() == [True, False]
+
+
+def test_the_second_time_no_image_is_decoded(mixed: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _load(mixed)
+
+    def refuse(self: Dataset, name: str) -> Image:
+        raise AssertionError(name)
+
+    monkeypatch.setattr(Dataset, "image", refuse)
+    again = _load(Dataset(mixed.folder))
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.points.nan_to_num(), again.points.nan_to_num())
+
+
+def test_a_damaged_cache_is_made_anew(mixed: Dataset) -> None:
+    first = _load(mixed)
+    for path in (mixed.folder / ".cache").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    assert torch.equal(first.images, _load(mixed).images)
+
+
+def test_a_set_that_does_not_fit_is_mapped(mixed: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _load(mixed)
+    monkeypatch.setattr(store, "MEMORY_SHARE", 0.0)
+    assert isinstance(store._allocate((3, 4)), np.memmap)
+    assert torch.equal(first.images, _load(mixed).images)
