@@ -1,10 +1,9 @@
 """How well people agree: the yardstick beside every score of a method.
 
 Each observer is scored like a submission; an observer who is part of the reference's mean is scored against the others.
-Observers whose names differ by a trailing number alone (`rater01-1`, `rater01-2`) are the same person marking twice.
+Two sessions of one person (`rater01-1`, `rater01-2`) make an intra-observer pair.
 """
 
-import re
 from itertools import combinations
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .metrics import score_points, success_rates, summarise_errors
-from .references import Reference
+from .references import CONSENSUS, Reference, person
 
 LIMITS_OF_AGREEMENT = 1.96
 AXES = "xyz"
@@ -23,9 +22,9 @@ def score_observers(reference: Reference) -> list[dict[str, Any]]:
     task = reference.task
     rows = []
     for observer in reference.observers:
-        if observer in (reference.observer, _sole_author(reference)):
-            continue  # scored against their own points they would be perfect
-        against = reference.leaving_out(observer) if part_of_mean(reference, observer) else reference
+        if observer in (reference.observer, _sole_author(reference), CONSENSUS):
+            continue  # scored against their own points they would be perfect, and a consensus is nobody
+        against = reference.leaving_out(observer) if reference.others(observer) else reference
         errors = distances_mm(reference.observer_mm(observer), against.points_mm, reference)
         if not np.isfinite(errors).any():
             continue
@@ -46,7 +45,8 @@ def score_observers(reference: Reference) -> list[dict[str, Any]]:
 def score_pairs(reference: Reference) -> list[dict[str, Any]]:
     """One row per pair of observers who marked the same cases: `intra` or `inter`, their distance, their agreement."""
     rows = []
-    for first, second in combinations(reference.observers, 2):
+    people = [observer for observer in reference.observers if observer != CONSENSUS]
+    for first, second in combinations(people, 2):
         a, b = reference.observer_mm(first), reference.observer_mm(second)
         errors = distances_mm(a, b, reference)
         if np.isfinite(errors).any():
@@ -96,30 +96,10 @@ def distances_mm(
     return np.where(scores.missing, np.nan, scores.error_mm)
 
 
-def part_of_mean(reference: Reference, observer: str) -> bool:
-    """Whether the reference is a mean that contains this observer, all of whose members are there."""
-    rule = reference.task.reference
-    return (
-        reference.observer == "reference"
-        and rule.rule == "mean"
-        and observer in rule.observers
-        and all(name in reference.observers for name in rule.observers)
-    )
-
-
 def _sole_author(reference: Reference) -> str | None:
     """The observer whose points are the reference, where it is one person's."""
     rule = reference.task.reference
     return rule.observers[0] if rule.rule == "observer" and reference.observer == "reference" else None
-
-
-def person(observer: str) -> str:
-    """Who an observer's session belongs to.
-
-    >>> person("rater01-2"), person("rater01"), person("senior")
-    ('rater01', 'rater01', 'senior')
-    """
-    return re.sub(r"-\d+$", "", observer)
 
 
 def column_means(errors_mm: NDArray[np.float64]) -> list[float | None]:

@@ -1,5 +1,6 @@
 """What a submission is scored against: a dataset folder, or the reference folder of a hidden set."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from landmark_challenge.dataset import REFERENCE, Case, Dataset, make_reference
+from landmark_challenge.dataset import REFERENCE, Case, Dataset
 from landmark_challenge.errors import ChallengeError
-from landmark_challenge.landmarks import Landmarks, read_landmarks
+from landmark_challenge.landmarks import read_landmarks
 from landmark_challenge.reference import HEADER, read_reference_header
 from landmark_challenge.task import Task
+
+CONSENSUS = "consensus"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +60,54 @@ class Reference:
             for name in self.observers
         }
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Whose mean the reference is; empty where it is the word of one."""
+        rule = self.task.reference
+        if self.observer != REFERENCE:
+            return ()
+        if rule.rule == "mean":
+            return rule.observers if set(rule.observers) <= set(self.observers) else ()
+        # The importers write the mean of whoever marked a case as the observer `consensus`.
+        return tuple(name for name in self.observers if name != CONSENSUS) if rule.observers == (CONSENSUS,) else ()
+
+    def others(self, observer: str) -> tuple[str, ...]:
+        """The members of the mean but for one person, whose every session goes; empty for who is not part of it."""
+        rest = tuple(name for name in self.members if person(name) != person(observer))
+        return rest if observer in self.members else ()
+
     def leaving_out(self, observer: str) -> "Reference":
-        """This reference for a rater who is part of the mean: the mean of the others takes its place."""
-        others = tuple(name for name in self.task.reference.observers if name != observer)
-        rest = self.task.reference.model_copy(
-            update={"observers": others, "rule": "mean" if others[1:] else "observer"}
-        )
-        task = self.task.model_copy(update={"reference": rest})
-        points = np.stack([self.observer_mm(name) for name in others])
+        """This reference for a rater who is part of the mean: the mean of `others` takes its place.
+
+        A case that none of the others marked is not assessed. Raises ValueError for a rater who leaves nobody.
+        """
+        rest = self.others(observer)
+        if not rest:
+            raise ValueError(f"{observer} leaves nobody to be scored against")
+        points = np.stack([self.observer_mm(name) for name in rest])
+        given: NDArray[np.bool_] = np.all(np.isfinite(points), axis=3)
+        marked: NDArray[np.bool_] = np.any(given, axis=2)  # (others, cases)
+        everybody = self.task.reference.rule == "mean"
+        there: NDArray[np.bool_] = np.all(given, axis=0) if everybody else np.any(given, axis=0)
+        count = np.where(there, given.sum(axis=0), 1)
+        mean = np.where(given[..., None], points, 0.0).sum(axis=0) / count[..., None]
+        text = rest[0] if len(rest) == 1 else f"mean of {', '.join(rest)}"
         return replace(
             self,
-            points_mm=np.stack([_mean_of(task, points[:, row]) for row in range(len(self.cases))]),
-            rule=rest.text,
+            points_mm=np.where(there[..., None], mean, np.nan),
+            assessed=self.assessed & (np.all(marked, axis=0) if everybody else np.any(marked, axis=0))[:, None],
+            rule=text if everybody else f"{CONSENSUS} of the others",
             left_out=observer,
         )
+
+
+def person(observer: str) -> str:
+    """Who marked: `rater04-1` and `rater04-2` are two sessions of rater04, `rater-1` and `rater-2` are two people.
+
+    >>> person("rater04-2"), person("rater-2"), person("senior")
+    ('rater04', 'rater-2', 'senior')
+    """
+    return re.sub(r"(?<=\d)-\d+$", "", observer)
 
 
 def open_reference(
@@ -132,13 +169,3 @@ def read_points(folder: Path, cases: Sequence[Case], *, names: Sequence[str], co
         if complete or path.is_file():
             points[row] = read_landmarks(path, names=names).aligned_mm(names)
     return points
-
-
-def _mean_of(task: Task, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The task's rule for one case, on (observers, landmarks, 3) points: the same code that made the reference."""
-    observers = {}
-    for name, points in zip(task.reference.observers, points_mm, strict=True):
-        there = np.isfinite(points).all(axis=1)
-        marked = [landmark for landmark, present in zip(task.names, there, strict=True) if present]
-        observers[name] = Landmarks(marked, points[there])
-    return make_reference(task, observers).aligned_mm(task.names)

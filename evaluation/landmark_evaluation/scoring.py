@@ -9,7 +9,7 @@ from landmark_challenge import __version__
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.task import threshold_key
 
-from . import disclosure, metrics, observers, statistics
+from . import disclosure, metrics, statistics
 from .pairing import Submission
 from .references import Reference
 from .results import Aggregates, ErrorSummary, LandmarkResult, Metrics, Protocol, Runtime
@@ -79,11 +79,10 @@ def evaluate_submission(
 
 def rater_in_mean(submission: Submission, reference: Reference) -> str | None:
     """The observer whose own points the submission is, where the reference is a mean with that observer in it."""
-    for observer in reference.task.reference.observers:
-        if observers.part_of_mean(reference, observer):
-            points = reference.observer_mm(observer)
-            if np.array_equal(points, submission.points_mm, equal_nan=True):
-                return observer
+    for observer in reference.members:
+        points = reference.observer_mm(observer)
+        if reference.others(observer) and np.array_equal(points, submission.points_mm, equal_nan=True):
+            return observer
     return None
 
 

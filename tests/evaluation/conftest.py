@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from landmark_challenge.dataset import Case, Dataset, DatasetWriter
 from landmark_challenge.landmarks import Landmarks, to_platform_json
@@ -29,8 +30,6 @@ def make_task(*, names=("a", "b", "c"), dimension=3, tie="strict", observers=("o
 
 def write_dataset(folder: Path, task, observers, *, not_assessed=None, columns=None, splits=None, subsets=None):
     """A dataset without images. observers: name -> (cases, landmarks, 3), NaN where absent."""
-    import yaml
-
     with DatasetWriter(folder, task, source="test", licence="none") as writer:
         n_cases = len(next(iter(observers.values())))
         (writer.folder / "task.yaml").write_text(yaml.safe_dump(task.model_dump(mode="json")))

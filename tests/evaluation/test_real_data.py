@@ -1,14 +1,18 @@
 """Known numbers on the two raters of the ISBI 2015 cephalograms."""
 
 import os
+import re
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from landmark_challenge.dataset import Case, DatasetWriter
+from landmark_challenge.dataset import Case, Dataset, DatasetWriter
+from landmark_challenge.formats import import_dataset
 from landmark_challenge.landmarks import Landmarks
 from landmark_challenge.task import load_task
+from landmark_evaluation.observers import distances_mm
 from landmark_evaluation.pairing import read_submission
 from landmark_evaluation.references import open_reference
 from landmark_evaluation.scoring import evaluate_submission
@@ -78,3 +82,47 @@ def test_the_senior_against_the_mean_is_scored_against_the_junior(folder):
     found = evaluate(folder, "senior", subset="part2").metrics
     assert found.aggregates.mre_mm.mean == pytest.approx(2.3631, abs=5e-5)
     assert (found.protocol.reference, found.protocol.left_out) == ("junior", "senior")
+
+
+def lps_mm(path):
+    """(32, 3) points of a Slicer file in LPS, in the order of the numbers 1 to 32: an independent few-line reader."""
+    lines = [line.split(",") for line in path.read_text().splitlines() if not line.startswith("#")]
+    by_number = {int(line[11]): [-float(line[1]), -float(line[2]), float(line[3])] for line in lines}
+    return np.array([by_number[number] for number in range(1, 33)])
+
+
+def test_inter_rater_distances_of_the_oasis_fiducials(tmp_path):
+    root = os.environ.get("LANDMARKS_REAL_DATA")
+    if not root:
+        pytest.skip("LANDMARKS_REAL_DATA is not set")
+    source = Path(root) / "afids-oasis1-raters"
+    task = load_task("brain-afids-32")
+    import_dataset("slicer", source, output=tmp_path / "data", task=task)
+    dataset = Dataset(tmp_path / "data")
+    assert len(dataset.cases()) == 36
+    expected = {}
+    for path in sorted(source.rglob("*.fcsv")):
+        case, rater, session = re.match(r"(.+?)_(Rater\d+)_(\d)_", path.name).groups()
+        expected.setdefault(case, {})[f"{rater.lower()}-{session}"] = path
+    # Three each, but for one subject whose third file stands under another subject's name.
+    assert sorted(len(raters) for raters in expected.values()) == [2, *[3] * 34, 4]
+    found = {}
+    for split in ("train", "validation", "test"):
+        truth = open_reference(dataset.folder, split=split)
+        for first, second in combinations([name for name in truth.observers if name != "consensus"], 2):
+            distances = distances_mm(truth.observer_mm(first), truth.observer_mm(second), truth)
+            for case, row in zip(truth.cases, distances, strict=True):
+                if np.isfinite(row).any():
+                    found[case.name, first, second] = row
+    assert len(found) == 34 * 3 + 1 + 6
+    skipped = 0
+    for (case, first, second), row in found.items():
+        try:
+            a, b = lps_mm(expected[case][first]), lps_mm(expected[case][second])
+        except (KeyError, ValueError):
+            skipped += 1  # a rater mistyped a number; the importer reads the description beside it
+            continue
+        assert row == pytest.approx(np.linalg.norm(a - b, axis=1), abs=1e-9)
+    assert skipped <= 6
+    per_landmark = np.nanmean(list(found.values()), axis=0)
+    assert set(np.argsort(per_landmark)[:2].tolist()) == {0, 1}, "the two commissures are the easiest"

@@ -98,7 +98,7 @@ def _plots(evaluation: Evaluation) -> list[tuple[str, str, Figure]]:
     people = observers.scored if observers is not None else []
     curves: list[tuple[str, Any, bool]] = [("this submission", scores.error_mm, False)]
     for person in people:
-        against = reference.leaving_out(person.observer) if person.against != reference.rule else reference
+        against = reference.leaving_out(person.observer) if reference.others(person.observer) else reference
         errors = distances_mm(reference.observer_mm(person.observer), against.points_mm, reference)
         curves.append((f"{person.observer} against {person.against}", errors, True))
     limit = CURVE_REACH * task.success_thresholds_mm[-1]
