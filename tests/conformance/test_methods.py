@@ -35,16 +35,23 @@ def test_every_method_is_in_this_suite() -> None:
     assert set(QUICK) == set(METHODS)
 
 
+def _train(method: str, dataset: Dataset, folder: Path) -> Path:
+    options: dict[str, Any] = {}
+    if QUICK[method]:
+        settings = method_module(method).preset_settings("tiny", dataset.task)
+        options["settings"] = overridden(settings, QUICK[method])
+    train_method(method, dataset, output=folder, device="cpu", preset="tiny", **options)
+    return folder
+
+
 @pytest.fixture(scope="module", params=list(METHODS))
 def trained(request: pytest.FixtureRequest, tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param) / "model"
-    dataset = Dataset(tiny_dataset)
-    options: dict[str, Any] = {}
-    if QUICK[request.param]:
-        module = method_module(request.param)
-        options["settings"] = overridden(module.preset_settings("tiny", dataset.task), QUICK[request.param])
-    train_method(request.param, dataset, output=folder, device="cpu", preset="tiny", **options)
-    return folder
+    return _train(request.param, Dataset(tiny_dataset), tmp_path_factory.mktemp(request.param) / "model")
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def trained_3d(request: pytest.FixtureRequest, tiny_volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _train(request.param, Dataset(tiny_volumes), tmp_path_factory.mktemp(request.param) / "model")
 
 
 def _points(localizer: Localizer, image: Image) -> np.ndarray:
@@ -123,9 +130,29 @@ def test_a_damaged_model_folder_is_refused(trained: Path, tmp_path: Path) -> Non
     (tmp_path / "model.json").write_text((trained / "model.json").read_text())
     with pytest.raises(ChallengeError, match="weights"):
         load_model(tmp_path, device="cpu")
-    (tmp_path / "weights.safetensors").write_bytes((trained / "weights.safetensors").read_bytes()[:50])
+    (tmp_path / "weights.safetensors").write_bytes((trained / "weights.safetensors").read_bytes()[:10])
     with pytest.raises(ChallengeError, match="weights"):
         load_model(tmp_path, device="cpu")
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(ChallengeError, match=r"model\.json"):
         load_model(tmp_path, device="cpu")
+
+
+def test_any_stored_orientation_of_a_volume_gives_the_same_millimetres(trained_3d: Path, tiny_volumes: Path) -> None:
+    dataset = Dataset(tiny_volumes)
+    image = dataset.image(dataset.cases(split="test")[0].name)
+    localizer = load_model(trained_3d, device="cpu")
+    expected = _points(localizer, image)
+    assert np.isfinite(expected).all()
+    for order, flips in [((0, 1, 2), (1, 0, 1)), ((2, 0, 1), (0, 0, 0)), ((1, 0, 2), (0, 1, 0))]:
+        corner = [(count - 1) * flip for count, flip in zip(image.size, flips, strict=True)]
+        signs = np.where(flips, -1.0, 1.0)
+        array = image.array[tuple(slice(None, None, -1 if flip else 1) for flip in flips[::-1])]
+        array = array.transpose([2 - axis for axis in order[::-1]])
+        stored = Image.of(
+            np.ascontiguousarray(array),
+            image.spacing_mm[list(order)],
+            image.index_to_mm([corner])[0],
+            (image.direction * signs)[:, list(order)],
+        )
+        np.testing.assert_allclose(_points(localizer, stored), expected, atol=1e-2)
