@@ -11,6 +11,7 @@ from .errors import ChallengeError
 from .task import Task, load_task, task_names
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+SHOWN_PER_KIND = 20
 
 
 @click.group()
@@ -95,6 +96,42 @@ def data_import() -> None:
     """
 
 
+@data.command("check")
+@click.argument("dataset", type=FOLDER)
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Also write a page with thumbnails.")
+@click.option(
+    "--thumbnails", type=click.IntRange(min=0), default=60, show_default=True, help="Cases drawn on the page."
+)
+def data_check(dataset: Path, html: Path | None, thumbnails: int) -> None:
+    """Look for what is wrong in DATASET: exit code 1 for an error or a warning, 0 for notes alone.
+
+    Points outside the image, missing or doubled names, left-right swaps, outliers, identical images, groups that span
+    splits, unlikely spacing, raters that disagree by far. Images are not decoded, except for thumbnails.
+
+    \b
+    Example: landmarks data check ceph --html check.html
+    """
+    from .check import check
+    from .check_page import write_page
+
+    findings, contents = check(dataset)
+    for kind in dict.fromkeys(finding.kind for finding in findings):
+        own = [finding for finding in findings if finding.kind == kind]
+        for finding in own[:SHOWN_PER_KIND]:
+            place = " ".join(part for part in (finding.case, finding.landmark) if part)
+            click.echo(f"{finding.severity:<8} {kind:<10} {place + ': ' if place else ''}{finding.text}")
+        if len(own) > SHOWN_PER_KIND:
+            click.echo(f"{'':<8} {kind:<10} and {len(own) - SHOWN_PER_KIND} more; --html FILE lists all")
+    counts = {level: sum(finding.severity == level for finding in findings) for level in ("error", "warning", "note")}
+    cases = "" if contents is None else f"{len(contents.cases)} cases, "
+    click.echo(f"{dataset}: {cases}{counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
+    if html is not None:
+        write_page(html, findings, contents, thumbnails=thumbnails)
+        click.echo(f"page: {html}")
+    if counts["error"] or counts["warning"]:
+        raise click.exceptions.Exit(1)
+
+
 @data.command("hide")
 @click.argument("dataset", type=FOLDER)
 @click.option("--reference", type=FOLDER, required=True, help="The new reference folder, for the evaluation only.")
@@ -170,7 +207,7 @@ def describe(spec: Task) -> str:
         ("licence", spec.licence),
     ]
     width = max(len(name) for name in spec.names)
-    lines = [f"{spec.name}, version {spec.version}: {spec.title}"]
+    lines = _wrapped(f"{spec.name}, version {spec.version}: {spec.title}", first="", indent="  ")
     lines += [line for name, text in facts for line in _wrapped(text, first=f"  {name:<14}")]
     lines.append(f"{len(spec.names)} landmarks")
     for landmark in spec.landmarks:

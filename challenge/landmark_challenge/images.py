@@ -26,6 +26,17 @@ EXTENSIONS = (".nii.gz", ".mha", ".mhd", ".nii", ".nrrd", ".tiff", ".tif", ".png
 WITHOUT_TRUSTED_SPACING = {".png", ".jpeg", ".jpg", ".bmp", ".tif", ".tiff"}
 # What writers put into a header when they know nothing: 1 mm, and the screen resolutions 72 and 96 dpi.
 DEFAULT_SPACINGS_MM = (1.0, 25.4 / 72, 25.4 / 96)
+# Named, so that a file is read as what its extension says and no other reader is tried on it.
+READERS = {
+    (".mha", ".mhd"): "MetaImageIO",
+    (".nii", ".nii.gz"): "NiftiImageIO",
+    (".nrrd",): "NrrdImageIO",
+    (".tif", ".tiff"): "TIFFImageIO",
+    (".png",): "PNGImageIO",
+    (".jpg", ".jpeg"): "JPEGImageIO",
+    (".bmp",): "BMPImageIO",
+    (".dcm",): "GDCMImageIO",
+}
 MAX_SIDE = 20_000
 MAX_VOXELS = 2**30
 COLOUR_SHARE_MAX = 0.001
@@ -132,10 +143,7 @@ def read_image(path: Path, *, dimension: int | None = None, spacing_mm: Sequence
             if not path.is_file():
                 raise ChallengeError(f"{path}: wanted an image, there is no such file")
             check_header(path)
-            reader = sitk.ImageFileReader()
-            reader.SetFileName(str(path))
-            reader.ReadImageInformation()
-            _check_size(path, reader.GetSize())
+            reader = _file_reader(path)
         itk = reader.Execute()
     array = _grey_array(path, itk)
     image = _as_dimension(path, itk, array, dimension)
@@ -148,6 +156,19 @@ def read_image(path: Path, *, dimension: int | None = None, spacing_mm: Sequence
     ):
         raise ChallengeError(f"{path}: wanted a known pixel spacing, the file has none; give it with --spacing-mm X,Y")
     return _checked(path, image)
+
+
+def read_geometry(path: Path, *, dimension: int | None = None) -> Image:
+    """The geometry of an image file without its grey values: an `Image` whose array is all zero and takes no memory.
+
+    Raises ChallengeError as `read_image` does, as far as the header tells.
+    """
+    if path.is_dir():
+        return read_image(path, dimension=dimension)
+    with _clear_errors(path):
+        reader = _file_reader(path)
+    array = np.broadcast_to(np.uint8(0), reader.GetSize()[::-1])
+    return _checked(path, _as_dimension(path, reader, array, dimension))
 
 
 def write_image(path: Path, image: Image, *, compress: bool = False) -> None:
@@ -287,6 +308,19 @@ def _clear_errors(path: Path) -> Iterator[None]:
         raise ChallengeError(f"{path}: wanted a readable image, got an error: {reason}") from None
 
 
+def _file_reader(path: Path) -> sitk.ImageFileReader:
+    """A reader that has read the header of `path` and found its size bearable."""
+    extension = _extension(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    for extensions, name in READERS.items():
+        if extension in extensions:
+            reader.SetImageIO(name)
+    reader.ReadImageInformation()
+    _check_size(path, reader.GetSize())
+    return reader
+
+
 def _series_reader(folder: Path) -> sitk.ImageSeriesReader:
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
@@ -333,7 +367,7 @@ def _grey_of_colours(path: Path, array: NDArray, channels: int) -> NDArray:
     return grey
 
 
-def _as_dimension(path: Path, itk: sitk.Image, array: NDArray, dimension: int | None) -> Image:
+def _as_dimension(path: Path, itk: sitk.Image | sitk.ImageFileReader, array: NDArray, dimension: int | None) -> Image:
     ndim = itk.GetDimension()
     spacing, origin = np.array(itk.GetSpacing()), np.array(itk.GetOrigin())
     direction = np.array(itk.GetDirection()).reshape(ndim, ndim)

@@ -160,6 +160,8 @@ def write_landmarks(path: Path, landmarks: Landmarks, *, title: str = "landmarks
 
 
 def _finite(number: Any, where: str) -> float:
+    if type(number) is float and math.isfinite(number):
+        return number
     _expect(isinstance(number, int | float) and not isinstance(number, bool), where, "a number", number)
     try:
         value = float(number)
