@@ -1,9 +1,11 @@
 """Layers that the methods share, in 2D and 3D."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -47,6 +49,36 @@ def dense_head(ndim: int, inputs: int, nodes: Sequence[int], outputs: int) -> nn
     widths = [inputs, *nodes]
     layers = [convolution(ndim, a, b, kernel=1) for a, b in zip(widths, nodes, strict=False)]
     return nn.Sequential(*layers, CONV[ndim](widths[-1], outputs, 1))
+
+
+def fast_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 units (AMX or AVX512-BF16); emulated bfloat16 is slower than float32."""
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return bool(tiles() or getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 arithmetic where the device is fast at it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or fast_bfloat16())
+
+
+def for_inference(module: nn.Module) -> nn.Module:
+    """A trained module ready to run under `autocast`: norms folded, weights already in the type that it computes in."""
+    fold_norms(module.eval())
+    device = next(module.parameters()).device
+    return module.to(torch.bfloat16) if device.type == "cuda" or fast_bfloat16() else module
+
+
+def fold_norms(module: nn.Module) -> nn.Module:
+    """Fold every batch normalisation into the convolution before it, in place; for inference only."""
+    for part in module.modules():
+        if not isinstance(part, nn.Sequential):
+            continue
+        for i, (layer, after) in enumerate(pairwise(list(part))):
+            if isinstance(layer, nn.Conv2d | nn.Conv3d) and isinstance(after, nn.BatchNorm2d | nn.BatchNorm3d):
+                part[i] = fuse_conv_bn_eval(layer, after)
+                part[i + 1] = nn.Identity()
+    return module
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -23,13 +23,13 @@ from landmark_challenge.landmarks import Landmarks, Localization
 from landmark_challenge.task import Task
 
 from .augmentation import Augmentation, change_intensity, random_warp, warp_images, warp_points
-from .blocks import CHANNELS_LAST, convolution, dense_head, parameter_count, residual_block
+from .blocks import CHANNELS_LAST, autocast, convolution, dense_head, for_inference, parameter_count, residual_block
 from .checkpoints import MODEL_FILE, Model, mean_shape_of, provenance_of, read_model, save_model
 from .grids import cell_centres, cell_of, rescale
 from .patches import sample_windows
 from .presets import from_plain
 from .store import Store, load_store, prepare
-from .training import Schedule, batch_indices, fast_bfloat16, fit, report, set_threads, step_generator
+from .training import Schedule, batch_indices, fit, report, set_threads, step_generator
 
 
 @dataclass(frozen=True)
@@ -197,16 +197,11 @@ def _padded(images: Tensor, stride: int) -> Tensor:
     return F.pad(images, margins, mode="replicate") if any(margins) else images
 
 
-def _autocast(device: torch.device) -> torch.autocast:
-    enabled = device.type == "cuda" or fast_bfloat16()
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
 @torch.inference_mode()
 def run_global(network: nn.Module, images: Tensor, settings: Settings) -> Tensor:
     """(B, 1, ...) whole images -> (B, L, ndim) voxel coordinates of the global stage."""
     stride = settings.global_stage.architecture.stride
-    with _autocast(images.device):
+    with autocast(images.device):
         outputs = network(_channels_last(_padded(images, stride)))
     return decode(outputs, settings, stride=stride)
 
@@ -216,7 +211,7 @@ def run_local(network: nn.Module, images: Tensor, estimates: Tensor, settings: S
     """(B, 1, ...) images and (B, L, ndim) estimates -> refined ones, both in voxels of the local stage."""
     stride = settings.local_stage.architecture.stride
     windows = sample_windows(images, estimates, (window,) * (images.ndim - 2))
-    with _autocast(images.device):
+    with autocast(images.device):
         outputs = network(windows)
     return decode(outputs, settings, stride=stride) + estimates - (window - 1) / 2
 
@@ -461,7 +456,7 @@ def load(model: Path, *, device: str = "cpu") -> GlobalToLocal:
             module.load_state_dict(part)
         except RuntimeError:
             raise ChallengeError(f"{model}: wanted the weights of the model.json beside them, got others") from None
-        _placed(module, device, ndim).eval()
+        for_inference(_placed(module, device, ndim))
     return GlobalToLocal(saved, settings, int(saved.settings["window"]), network, specialists, torch.device(device))
 
 

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from landmark_challenge import files
 from landmark_challenge.errors import ChallengeError
 
+from .blocks import fast_bfloat16
+
 CHECKPOINT_EVERY_S = 120.0
 REPORT_EVERY_S = 15.0
 
@@ -79,12 +81,6 @@ def precision_for(device: torch.device) -> Any:
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     return "bf16-mixed" if fast_bfloat16() else "32-true"
-
-
-def fast_bfloat16() -> bool:
-    """Whether this CPU has bfloat16 units (AMX or AVX512-BF16); emulated bfloat16 is slower than float32."""
-    capable = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return bool(capable() or getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def learning_rate_at(schedule: Schedule, step: int) -> float:
