@@ -179,7 +179,7 @@ def cranial_base(pen: Pen, face: Face, _: np.random.Generator) -> None:
     pen.area(ring(sphenoid, 0.9), 0.25)
     # Petrous pyramid and mastoid.
     petrous = spline([(-6, 14), (-16, 8), (-32, 6), (-44, 14), (-44, 30), (-30, 32), (-12, 24)], closed=True).points_mm
-    pen.area(petrous, 0.75, blur_mm=2.5)
+    pen.area(petrous, 0.55, blur_mm=2.5)
     mastoid = face.porion + np.array([-16.0, 12.0])
     pen.dome(oval(mastoid, (14, 15), power=2.2), 0.25, blur_mm=2.5)
     pen.cloud(oval(mastoid, (13, 14)), 0.13, 1.6)
