@@ -14,11 +14,11 @@ CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def convolution(
-    ndim: int, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, relu: bool = True
+    ndim: int, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, relu: bool = True, groups: int = 1
 ) -> nn.Sequential:
     """Zero-padded convolution, batch normalisation and, if wanted, ReLU."""
     layers = [
-        CONV[ndim](inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),
+        CONV[ndim](inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False, groups=groups),
         NORM[ndim](outputs),
     ]
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
@@ -27,28 +27,35 @@ def convolution(
 class ResidualPair(nn.Module):
     """Two convolutions with a shortcut (ResNet34); where the width changes the shortcut is a 1x1 convolution."""
 
-    def __init__(self, ndim: int, inputs: int, outputs: int) -> None:
+    def __init__(self, ndim: int, inputs: int, outputs: int, *, groups: int = 1) -> None:
         super().__init__()
-        self.body = nn.Sequential(convolution(ndim, inputs, outputs), convolution(ndim, outputs, outputs, relu=False))
-        self.shortcut = nn.Identity() if inputs == outputs else convolution(ndim, inputs, outputs, kernel=1, relu=False)
+        self.body = nn.Sequential(
+            convolution(ndim, inputs, outputs, groups=groups),
+            convolution(ndim, outputs, outputs, relu=False, groups=groups),
+        )
+        self.shortcut = (
+            nn.Identity()
+            if inputs == outputs
+            else convolution(ndim, inputs, outputs, kernel=1, relu=False, groups=groups)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, ...) -> (B, outputs, ...)."""
         return torch.relu_(self.body(x) + self.shortcut(x))
 
 
-def residual_block(ndim: int, inputs: int, width: int, *, pairs: int, pool: bool) -> nn.Sequential:
+def residual_block(ndim: int, inputs: int, width: int, *, pairs: int, pool: bool, groups: int = 1) -> nn.Sequential:
     """A ResNet block of `pairs` pairs of convolutions, after an average pool of 2 where `pool`."""
     layers: list[nn.Module] = [AVERAGE_POOL[ndim](2)] if pool else []
-    layers += [ResidualPair(ndim, inputs if i == 0 else width, width) for i in range(pairs)]
+    layers += [ResidualPair(ndim, inputs if i == 0 else width, width, groups=groups) for i in range(pairs)]
     return nn.Sequential(*layers)
 
 
-def dense_head(ndim: int, inputs: int, nodes: Sequence[int], outputs: int) -> nn.Sequential:
+def dense_head(ndim: int, inputs: int, nodes: Sequence[int], outputs: int, *, groups: int = 1) -> nn.Sequential:
     """Dense layers as 1x1 convolutions with batch normalisation and ReLU, and a linear output layer."""
     widths = [inputs, *nodes]
-    layers = [convolution(ndim, a, b, kernel=1) for a, b in zip(widths, nodes, strict=False)]
-    return nn.Sequential(*layers, CONV[ndim](widths[-1], outputs, 1))
+    layers = [convolution(ndim, a, b, kernel=1, groups=groups) for a, b in pairwise(widths)]
+    return nn.Sequential(*layers, CONV[ndim](widths[-1], outputs, 1, groups=groups))
 
 
 def fast_bfloat16() -> bool:

@@ -80,41 +80,35 @@ class Settings:
 
 
 class PatchNetwork(nn.Module):
-    """Analyses an image in patches of 2^n voxels: is the landmark in the patch, and where is it from its centre."""
+    """Analyses an image in patches of 2^n voxels: is the landmark in the patch, and where is it from its centre.
 
-    def __init__(self, ndim: int, landmarks: int, architecture: Architecture) -> None:
+    One network for all landmarks of one image; or, with `specialised`, one per landmark, each with an image of its own,
+    as one grouped computation.
+    """
+
+    def __init__(self, ndim: int, landmarks: int, architecture: Architecture, *, specialised: bool = False) -> None:
         super().__init__()
         self.ndim, self.landmarks = ndim, landmarks
+        groups = landmarks if specialised else 1
         layers: list[nn.Module] = []
-        width = 1
+        width = groups
         if architecture.stem:
-            layers.append(convolution(ndim, width, architecture.stem, kernel=7, stride=2))
-            width = architecture.stem
-        for next_width, pairs, pool in zip(architecture.widths, architecture.pairs, architecture.pools, strict=True):
-            layers.append(residual_block(ndim, width, next_width, pairs=pairs, pool=pool))
-            width = next_width
+            stem = architecture.stem * groups
+            layers.append(convolution(ndim, width, stem, kernel=7, stride=2, groups=groups))
+            width = stem
+        for own_width, pairs, pool in zip(architecture.widths, architecture.pairs, architecture.pools, strict=True):
+            layers.append(residual_block(ndim, width, own_width * groups, pairs=pairs, pool=pool, groups=groups))
+            width = own_width * groups
+        nodes = [count * groups for count in architecture.head]
         self.body = nn.Sequential(*layers)
-        self.classify = dense_head(ndim, width, architecture.head, landmarks)
-        self.regress = dense_head(ndim, width, architecture.head, landmarks * ndim)
+        self.classify = dense_head(ndim, width, nodes, landmarks, groups=groups)
+        self.regress = dense_head(ndim, width, nodes, landmarks * ndim, groups=groups)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, ...) -> logits (B, L, *grid) and displacements (B, L, ndim, *grid) as regressed."""
-        features = self.body(x)
+        """(B, 1, ...), specialised (B, L, ...) -> logits (B, L, *grid) and what is regressed (B, L, ndim, *grid)."""
+        features = self.body(_channels_last(x))
         displacement = self.regress(features).float()
         return self.classify(features).float(), displacement.unflatten(1, (self.landmarks, self.ndim))
-
-
-class LocalNetworks(nn.Module):
-    """One specialised network per landmark."""
-
-    def __init__(self, ndim: int, landmarks: int, architecture: Architecture) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(PatchNetwork(ndim, 1, architecture) for _ in range(landmarks))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, L, 1, *window) -> as PatchNetwork, channel by channel."""
-        parts = [network(_channels_last(x[:, i])) for i, network in enumerate(self.networks)]
-        return torch.cat([part[0] for part in parts], dim=1), torch.cat([part[1] for part in parts], dim=1)
 
 
 def to_log(displacement: Tensor) -> Tensor:
@@ -202,7 +196,7 @@ def run_global(network: nn.Module, images: Tensor, settings: Settings) -> Tensor
     """(B, 1, ...) whole images -> (B, L, ndim) voxel coordinates of the global stage."""
     stride = settings.global_stage.architecture.stride
     with autocast(images.device):
-        outputs = network(_channels_last(_padded(images, stride)))
+        outputs = network(_padded(images, stride))
     return decode(outputs, settings, stride=stride)
 
 
@@ -210,7 +204,7 @@ def run_global(network: nn.Module, images: Tensor, settings: Settings) -> Tensor
 def run_local(network: nn.Module, images: Tensor, estimates: Tensor, settings: Settings, *, window: int) -> Tensor:
     """(B, 1, ...) images and (B, L, ndim) estimates -> refined ones, both in voxels of the local stage."""
     stride = settings.local_stage.architecture.stride
-    windows = sample_windows(images, estimates, (window,) * (images.ndim - 2))
+    windows = sample_windows(images, estimates, (window,) * (images.ndim - 2))[:, :, 0]
     with autocast(images.device):
         outputs = network(windows)
     return decode(outputs, settings, stride=stride) + estimates - (window - 1) / 2
@@ -290,7 +284,7 @@ def train(
     errors_mm = _errors_mm(points, coarse_judge)
     window = fine.window or choose_window(errors_mm, settings)
     estimates = rescale(points, spacing_from=coarse.spacing_mm, spacing_to=fine.spacing_mm)
-    specialists = _placed(LocalNetworks(ndim, landmarks, fine.architecture), device, ndim)
+    specialists = _placed(PatchNetwork(ndim, landmarks, fine.architecture, specialised=True), device, ndim)
     report(
         f"local: {parameter_count(specialists) / 1e6:.2f} M weights, windows of {window} voxels "
         f"({window * fine.spacing_mm:.1f} mm), global validation error {float(errors_mm.mean()):.2f} mm"
@@ -347,7 +341,7 @@ def _global_loss(model: nn.Module, step: int, store: Store, settings: Settings, 
     warp = random_warp(middle, size, stage.augmentation, spacing_mm=stage.spacing_mm, generator=generator)
     windows = change_intensity(warp_images(images, warp)[:, 0], stage.augmentation, generator=generator)
     points = warp_points(store.points[index.to(images.device)], warp)[:, 0]
-    return patch_loss(model(_channels_last(windows)), points, settings, stride=stride)
+    return patch_loss(model(windows), points, settings, stride=stride)
 
 
 def _local_loss(model: nn.Module, step: int, store: Store, settings: Settings, *, window: int, seed: int) -> Tensor:
@@ -365,7 +359,7 @@ def _local_loss(model: nn.Module, step: int, store: Store, settings: Settings, *
     windows = warp_images(images, warp)
     flat = change_intensity(windows.flatten(0, 1), stage.augmentation, generator=generator)
     inside = torch.diagonal(warp_points(points, warp), dim1=1, dim2=2).movedim(-1, 1)
-    outputs = model(flat.unflatten(0, windows.shape[:2]))
+    outputs = model(flat[:, 0].unflatten(0, windows.shape[:2]))
     return patch_loss(outputs, inside, settings, stride=stage.architecture.stride)
 
 
@@ -449,7 +443,7 @@ def load(model: Path, *, device: str = "cpu") -> GlobalToLocal:
     settings = from_plain(Settings, saved.settings, source=str(model / MODEL_FILE))
     ndim, landmarks = saved.task.dimension, len(saved.task.names)
     network = PatchNetwork(ndim, landmarks, settings.global_stage.architecture)
-    specialists = LocalNetworks(ndim, landmarks, settings.local_stage.architecture)
+    specialists = PatchNetwork(ndim, landmarks, settings.local_stage.architecture, specialised=True)
     for prefix, module in (("global.", network), ("local.", specialists)):
         part = {key.removeprefix(prefix): value for key, value in saved.weights.items() if key.startswith(prefix)}
         try:

@@ -111,9 +111,29 @@ def test_paper_architecture_for_cephalograms() -> None:
     assert settings.global_stage.spacing_mm == 0.1
     network = method.PatchNetwork(2, 19, settings.global_stage.architecture).eval()
     assert network(torch.zeros(1, 1, 592, 592))[0].shape == (1, 19, 18, 18)
-    local = method.LocalNetworks(2, 19, settings.local_stage.architecture).eval()
-    assert local(torch.zeros(2, 19, 1, 16, 16))[1].shape == (2, 19, 2, 8, 8)
-    assert parameter_count(local) == 19 * parameter_count(local.networks[0])
+    local = method.PatchNetwork(2, 19, settings.local_stage.architecture, specialised=True).eval()
+    assert local(torch.zeros(2, 19, 16, 16))[1].shape == (2, 19, 2, 8, 8)
+    alone = method.PatchNetwork(2, 1, settings.local_stage.architecture)
+    assert parameter_count(local) == 19 * parameter_count(alone)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_grouped_specialists_are_one_network_per_landmark(ndim: int) -> None:
+    architecture = method.Architecture(0, (4, 6), (1, 2), (False, True), (5,))
+    torch.manual_seed(0)
+    grouped = method.PatchNetwork(ndim, 3, architecture, specialised=True).eval()
+    windows = torch.randn(2, 3, *(8,) * ndim)
+    logits, displacement = grouped(windows)
+    for i in range(3):
+        alone = method.PatchNetwork(ndim, 1, architecture).eval()
+        state = {}
+        for key, value in alone.state_dict().items():
+            whole = grouped.state_dict()[key]
+            state[key] = whole[i * len(value) : (i + 1) * len(value)] if value.ndim else whole
+        alone.load_state_dict(state)
+        one = alone(windows[:, i : i + 1])
+        torch.testing.assert_close(one[0][:, 0], logits[:, i], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(one[1][:, 0], displacement[:, i], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("variant", list(method.VARIANTS))
