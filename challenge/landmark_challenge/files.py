@@ -13,6 +13,8 @@ from typing import Any
 from .errors import ChallengeError
 
 MAX_JSON_BYTES = 64 * 1024**2
+# Commas and opening brackets: what a parsed value takes is some 200 bytes for each, however few bytes it is written in.
+MAX_JSON_ITEMS = 4_000_000
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -92,11 +94,17 @@ def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
         content = path.read_bytes()
     except OSError as error:
         raise ChallengeError(f"{path}: cannot be read ({error.strerror})") from None
-    return parse_json(content, source=str(path))
+    return parse_json(content, source=str(path), max_items=MAX_JSON_ITEMS * max(1, max_bytes // MAX_JSON_BYTES))
 
 
-def parse_json(content: bytes, *, source: str) -> Any:
-    """The value of strict JSON `content`; `source` names it in the ChallengeError."""
+def parse_json(content: bytes, *, source: str, max_items: int = MAX_JSON_ITEMS) -> Any:
+    """The value of strict JSON `content`; `source` names it in the ChallengeError.
+
+    max_items: how many lists, objects and commas at most, so that no file needs many times its own size in memory.
+    """
+    items = sum(content.count(mark) for mark in (b",", b"{", b"["))
+    if items > max_items:
+        raise ChallengeError(f"{source}: wanted at most {max_items} items of JSON, got {items}")
     try:
         return json.loads(content.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
     except UnicodeDecodeError:
@@ -120,5 +128,5 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         seen: set[str] = set()
         doubled = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key '{doubled[:80]}' twice")
+        raise ValueError(f"the key {doubled[:80]!r} twice")
     return result

@@ -14,7 +14,7 @@ DETAILS = "details.json"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
-Interval95 = tuple[float, float]
+Interval95 = tuple[Finite, Finite]
 Key = Annotated[str, Field(pattern=r"^[^.]+$")]
 
 
@@ -70,6 +70,19 @@ class Runtime(_Result):
     median: Finite
     p95: Finite
     max: Finite
+
+
+class LandmarkConfidence(_Result):
+    """95 % intervals of one landmark's mean error and success rates."""
+
+    mre_mm: dict[Key, Interval95]
+    sdr: dict[Key, Interval95]
+
+
+class Confidence(LandmarkConfidence):
+    """95 % intervals by bootstrap over cases; the path mirrors the one of the figure itself."""
+
+    landmarks: dict[Key, LandmarkConfidence]
 
 
 class Noise(_Result):
@@ -186,7 +199,7 @@ class Aggregates(_Result):
     runtime_s: Runtime | None = None
     runtime_cold_s: Runtime | None = None
     runtime_warm_s: Runtime | None = None
-    confidence: dict[Key, Any] | None = None
+    confidence: Confidence | None = None
     noise: Noise | None = None
     success_curve_area: Share | None = None
     n_failures: dict[Key, Count] | None = None

@@ -12,7 +12,16 @@ from landmark_challenge.task import threshold_key
 from . import disclosure, metrics, statistics
 from .pairing import Submission
 from .references import Reference
-from .results import Aggregates, ErrorSummary, LandmarkResult, Metrics, Protocol, Runtime
+from .results import (
+    Aggregates,
+    Confidence,
+    ErrorSummary,
+    LandmarkConfidence,
+    LandmarkResult,
+    Metrics,
+    Protocol,
+    Runtime,
+)
 from .sections import further_sections
 
 
@@ -104,13 +113,11 @@ def _aggregate(
     keys = [threshold_key(threshold) for threshold in thresholds]
     intervals = statistics.bootstrap(scores.error_mm, thresholds, tie=tie, resamples=resamples, seed=seed)
     rows: dict[str, LandmarkResult] = {}
-    confidence: dict[str, Any] = {"mre_mm": intervals.mre_mm, "sdr": dict(zip(keys, intervals.sdr, strict=True))}
-    confidence["landmarks"] = {}
+    spans: dict[str, LandmarkConfidence] = {}
     for column, name in enumerate(task.names):
         errors = scores.error_mm[:, column]
-        mean_interval = intervals.landmark_mre_mm[column]
         # A landmark that is in no image has no error: it has no row, its false alarms count in the total.
-        if not np.isfinite(errors).any() or mean_interval is None:
+        if not np.isfinite(errors).any():
             continue
         rows[name] = LandmarkResult(
             mre_mm=ErrorSummary(**metrics.summarise_errors(errors)),
@@ -118,17 +125,20 @@ def _aggregate(
             n_missing=int(scores.missing[:, column].sum()),
             n_false_alarms=int(scores.false_alarm[:, column].sum()),
         )
-        confidence["landmarks"][name] = {
-            "mre_mm": {"mean": mean_interval},
-            "sdr": {key: value for key, value in zip(keys, intervals.landmark_sdr[column], strict=True) if value},
-        }
+        mean_span = intervals.landmark_mre_mm[column]
+        spans[name] = LandmarkConfidence(
+            mre_mm={} if mean_span is None else {"mean": mean_span},
+            sdr={key: span for key, span in zip(keys, intervals.landmark_sdr[column], strict=True) if span is not None},
+        )
     return Aggregates(
         mre_mm=ErrorSummary(**metrics.summarise_errors(scores.error_mm)),
         sdr=dict(zip(keys, metrics.success_rates(scores.error_mm, thresholds, tie=tie), strict=True)),
         landmarks=rows,
         n_missing=int(scores.missing.sum()),
         n_false_alarms=int(scores.false_alarm.sum()),
-        confidence=confidence,
+        confidence=Confidence(
+            mre_mm=intervals.mre_mm, sdr=dict(zip(keys, intervals.sdr, strict=True)), landmarks=spans
+        ),
         **_runtimes(submission),
         **further_sections(scores, submission, reference),
     )

@@ -63,8 +63,9 @@ def summary(metrics: Metrics) -> str:
         sd = "" if errors.sd is None else f"{errors.sd:.3f}"
         numbers = f"{errors.mean:8.3f} {sd:>8} {errors.median:8.3f} {errors.iqr:8.3f}"
         lines.append(f"{name:<{width}} {numbers}  " + " ".join(f"{100 * sdr[key]:7.2f} %" for key in keys))
-    if aggregates.confidence is not None:
-        low, high = aggregates.confidence["mre_mm"]["mean"]
+    span = None if aggregates.confidence is None else aggregates.confidence.mre_mm.get("mean")
+    if span is not None:
+        low, high = span
         interval = f"95 % interval {low:.3f} to {high:.3f}, over cases"
         lines.append(f"mean radial error {aggregates.mre_mm.mean:.3f} mm ({interval})")
     if aggregates.noise is not None:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..results import ErrorSummary, Interval95, Metrics
+from ..results import ErrorSummary, Interval95, LandmarkConfidence, Metrics
 from ..tables import protocol_line, shown_thresholds, threshold_text
 
 LATEX_SPECIAL = {
@@ -71,10 +71,10 @@ def landmark_table(metrics: Metrics) -> Table:
         "max",
         *(f"% {sign} {threshold_text(k)}" for k in keys),
     ]
-    confidence = scores.confidence or {}
+    confidence = scores.confidence
     rows = []
     for name, row in (scores.landmarks or {}).items():
-        spans = confidence.get("landmarks", {}).get(name, {})
+        spans = None if confidence is None else confidence.landmarks.get(name)
         rows.append(_error_row(name, row.mre_mm, row.sdr, spans, keys) + (Cell(str(row.n_missing), row.n_missing),))
     total = _error_row("all", scores.mre_mm, scores.sdr, confidence, keys)
     rows.append((*total, Cell(str(scores.n_missing), scores.n_missing)))
@@ -82,11 +82,13 @@ def landmark_table(metrics: Metrics) -> Table:
 
 
 def _error_row(
-    name: str, errors: ErrorSummary, sdr: dict[str, float], spans: dict, keys: Sequence[str]
+    name: str, errors: ErrorSummary, sdr: dict[str, float], spans: LandmarkConfidence | None, keys: Sequence[str]
 ) -> tuple[Cell, ...]:
-    cells = [Cell(name), with_interval(errors.mean, spans.get("mre_mm", {}).get("mean"))]
+    of_mean = None if spans is None else spans.mre_mm.get("mean")
+    of_rate = {} if spans is None else spans.sdr
+    cells = [Cell(name), with_interval(errors.mean, of_mean)]
     cells += [number(errors.sd), number(errors.median), number(errors.iqr), number(errors.p95), number(errors.max)]
-    cells += [with_interval(sdr[k], spans.get("sdr", {}).get(k), factor=100, digits=1) for k in keys]
+    cells += [with_interval(sdr[k], of_rate.get(k), factor=100, digits=1) for k in keys]
     return tuple(cells)
 
 
