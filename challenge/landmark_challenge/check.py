@@ -79,6 +79,7 @@ def check(folder: Path) -> tuple[list[Finding], Contents | None]:
     contents = _read(dataset, findings)
     checks: Sequence[Callable[[Contents], Iterable[Finding]]] = (
         stray_files,
+        missing_references,
         missing_landmarks,
         points_outside,
         unlikely_spacing,
@@ -104,8 +105,6 @@ def _read(dataset: Dataset, findings: list[Finding]) -> Contents:
             try:
                 if dataset.landmarks_path(case.name, observer=who).is_file():
                     array[row] = dataset.landmarks(case.name, observer=who).aligned_mm(names)
-                elif who == REFERENCE and case.split != "excluded":
-                    findings.append(Finding("error", "reference", "wanted reference points, there are none", case.name))
             except ChallengeError as error:
                 findings.append(Finding("error", "points", str(error), case.name))
         if dataset.has_images:
@@ -113,8 +112,6 @@ def _read(dataset: Dataset, findings: list[Finding]) -> Contents:
                 geometry[case.name] = read_geometry(dataset.image_path(case.name), dimension=dataset.task.dimension)
             except ChallengeError as error:
                 findings.append(Finding("error", "image", str(error), case.name))
-    if REFERENCE not in points:
-        findings.append(Finding("error", "reference", f"wanted the observer '{REFERENCE}', there is none"))
     return Contents(dataset, cases, points, geometry)
 
 
@@ -125,6 +122,22 @@ def stray_files(contents: Contents) -> Iterable[Finding]:
         for path in sorted((contents.dataset.folder / "landmarks" / who).iterdir()):
             if path.name not in known and not path.name.startswith("."):
                 yield Finding("warning", "stray", f"{path}: belongs to no case of cases.csv")
+
+
+def missing_references(contents: Contents) -> Iterable[Finding]:
+    """Cases without scored points, unless their whole split has none: then they are hidden."""
+    dataset = contents.dataset
+    if REFERENCE not in contents.points_mm:
+        yield Finding("error", "reference", f"wanted the observer '{REFERENCE}', there is none")
+        return
+    for split in dict.fromkeys(case.split for case in contents.cases if case.split != "excluded"):
+        cases = dataset.cases(split=split)
+        without = [case for case in cases if not dataset.landmarks_path(case.name).is_file()]
+        if len(without) == len(cases):
+            yield Finding("note", "reference", f"none of the {len(cases)} cases of split '{split}' has points: hidden")
+            continue
+        for case in without:
+            yield Finding("error", "reference", "wanted reference points, there are none", case.name)
 
 
 def missing_landmarks(contents: Contents) -> Iterable[Finding]:

@@ -134,6 +134,7 @@ def data_check(dataset: Path, html: Path | None, thumbnails: int) -> None:
 
 @data.command("hide")
 @click.argument("dataset", type=FOLDER)
+@click.option("--public", type=FOLDER, help="The new public part; without it only the reference folder is written.")
 @click.option("--reference", type=FOLDER, required=True, help="The new reference folder, for the evaluation only.")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="What is hidden.")
 @click.option("--subset", help="Only this part of the split.")
@@ -145,24 +146,37 @@ def data_check(dataset: Path, html: Path | None, thumbnails: int) -> None:
     help="Whether scores may tell more than what ranks: per landmark and per case only where open.",
 )
 @click.option("--details", is_flag=True, help="Let the evaluation container write details.json; only with open.")
+@click.option("--keep-names", is_flag=True, help="Leave hidden cases their names, where those tell nothing.")
 def data_hide(
     dataset: Path,
+    public: Path | None,
     reference: Path,
     split: str,
     subset: str | None,
     disclosure: Literal["open", "protected"],
     details: bool,
+    keep_names: bool,
 ) -> None:
-    """Write the reference folder of one split of DATASET: what an evaluation container scores against.
+    """Write DATASET as a public part and the reference folder, what an evaluation container scores against.
+
+    The public part has the training cases with landmarks and the hidden cases as images, renamed, in a new order, with
+    nothing but geometry in their headers; names.csv in the reference folder says which is which.
 
     \b
-    Example: landmarks data hide ceph --reference ground-truth
+    Example: landmarks data hide ceph --public public --reference ground-truth
     """
+    from .hide import hide
     from .reference import write_reference
 
-    header = write_reference(
-        Dataset(dataset), reference, split=split, subset=subset, disclosure=disclosure, details=details
-    )
+    source = Dataset(dataset)
+    if public is None:
+        header = write_reference(source, reference, split=split, subset=subset, disclosure=disclosure, details=details)
+    else:
+        header = hide(
+            source, public=public, reference=reference, split=split, subset=subset,
+            disclosure=disclosure, details=details, keep_names=keep_names,
+        )  # fmt: skip
+        click.echo(summary(Dataset(public)))
     click.echo(f"{reference}: {len(header.cases)} cases, reference {header.rule}, {header.disclosure}; keep it private")
 
 

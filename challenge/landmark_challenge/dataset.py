@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import yaml
 
 from . import files
 from .errors import ChallengeError
-from .images import EXTENSIONS, Image, image_stem, read_image, write_image
+from .images import EXTENSIONS, Image, image_stem, read_geometry, read_image, write_image
 from .landmarks import Landmarks, read_landmarks, write_landmarks
-from .task import Task, load_task
+from .task import Task, load_task, task_names
 
 SPLITS = ("train", "validation", "test", "excluded")
 REFERENCE = "reference"
@@ -109,6 +110,10 @@ class Dataset:
     def image(self, name: str) -> Image:
         """The decoded image of a case."""
         return read_image(self.image_path(name), dimension=self.task.dimension)
+
+    def geometry(self, name: str) -> Image:
+        """The geometry of a case's image, its grey values not read (`images.read_geometry`)."""
+        return read_geometry(self.image_path(name), dimension=self.task.dimension)
 
     def landmarks_path(self, name: str, *, observer: str = REFERENCE) -> Path:
         """Where an observer's points of a case lie."""
@@ -203,6 +208,10 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
             table.writerow([case.name, case.split, case.group, case.subset, ";".join(case.not_assessed), *further])
         files.write_text(self.folder / "cases.csv", text.getvalue())
         files.write_json(self.folder / "dataset.json", {**self._header, "digests": self._digests})
+        # A task of the user's own travels with its data, a shipped one is known by its name.
+        if self.task.name not in task_names() or load_task(self.task.name) != self.task:
+            spec = self.task.model_dump(mode="json", exclude_none=True)
+            files.write_text(self.folder / "task.yaml", yaml.safe_dump(spec, sort_keys=False, allow_unicode=True))
 
 
 def is_plain_name(name: str) -> bool:

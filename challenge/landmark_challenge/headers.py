@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import ChallengeError
 
 HEADER_BYTES = 64 * 1024
@@ -43,6 +46,7 @@ class NiftiHeader:
 
     dim: (8,) as stored. pixdim: (8,). bitpix: bits per voxel. vox_offset: bytes before the data. qform_code,
     sform_code: 0 where that form says nothing. quatern: b, c, d and the three offsets. srow: (3, 4) of the sform. RAS.
+    units: code of the unit of length, 2 for millimetres, 0 for not said.
     """
 
     dim: tuple[int, ...]
@@ -53,6 +57,25 @@ class NiftiHeader:
     sform_code: int
     quatern: tuple[float, ...]
     srow: tuple[tuple[float, ...], ...]
+    units: int
+
+    def sform_lps(self) -> NDArray[np.float64]:
+        """(3, 4): voxel index -> LPS by the sform."""
+        return np.array(self.srow) * [[-1], [-1], [1]]
+
+    def qform_lps(self) -> NDArray[np.float64]:
+        """(3, 4): voxel index -> LPS by the qform (nifti1.h, method 2)."""
+        b, c, d, *offset = self.quatern
+        a = math.sqrt(max(0.0, 1 - b * b - c * c - d * d))
+        turn = np.array(
+            [
+                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+                [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+            ]
+        )
+        steps = np.array(self.pixdim[1:4]) * [1, 1, -1 if self.pixdim[0] < 0 else 1]
+        return np.column_stack([turn * steps, offset]) * [[-1], [-1], [1]]
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:
@@ -77,6 +100,7 @@ def read_nifti_header(path: Path) -> NiftiHeader:
         sform_code=numbers(1, "h", 254)[0],
         quatern=numbers(6, "f", 256),
         srow=tuple(numbers(4, "f", 280 + 16 * row) for row in range(3)),
+        units=content[123] & 7,
     )
 
 

@@ -19,7 +19,8 @@ import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import ChallengeError
-from .headers import check_header
+from .headers import check_header, read_nifti_header
+from .progress import note
 from .task import Intensity
 
 EXTENSIONS = (".nii.gz", ".mha", ".mhd", ".nii", ".nrrd", ".tiff", ".tif", ".png", ".jpeg", ".jpg", ".bmp", ".dcm")
@@ -41,6 +42,8 @@ MAX_SIDE = 20_000
 MAX_VOXELS = 2**30
 COLOUR_SHARE_MAX = 0.001
 COLOUR_DIFFERENCE = 0.01
+SHEAR_MAX_MM = 0.1
+FORMS_APART_MM = 0.1
 SPACING_RANGE_MM = (1e-4, 100.0)
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -136,24 +139,23 @@ def read_image(path: Path, *, dimension: int | None = None, spacing_mm: Sequence
     infinity (which ITK turns to 0 in a NIfTI), or have no trustworthy spacing while none is given.
     """
     with _clear_errors(path):
-        reader: sitk.ImageFileReader | sitk.ImageSeriesReader
         if path.is_dir():
-            reader = _series_reader(path)
+            itk, first = _read_series(path)
         else:
             if not path.is_file():
                 raise ChallengeError(f"{path}: wanted an image, there is no such file")
             check_header(path)
-            reader = _file_reader(path)
-        itk = reader.Execute()
+            first = _file_reader(path)
+            itk = first.Execute()
     array = _grey_array(path, itk)
     image = _as_dimension(path, itk, array, dimension)
+    if _extension(path) in (".nii", ".nii.gz"):
+        _compare_nifti_forms(path, image)
     if spacing_mm is not None:
         if len(spacing_mm) != image.ndim:
             raise ChallengeError(f"{path}: wanted {image.ndim} numbers of spacing, got {len(spacing_mm)}")
         image = Image.of(image.array, spacing_mm, image.origin_mm, image.direction)
-    elif _extension(path) in WITHOUT_TRUSTED_SPACING and any(
-        abs(image.spacing_mm[0] - default) < 1e-3 for default in DEFAULT_SPACINGS_MM
-    ):
+    elif not _knows_spacing(path, image, first):
         raise ChallengeError(f"{path}: wanted a known pixel spacing, the file has none; give it with --spacing-mm X,Y")
     return _checked(path, image)
 
@@ -321,13 +323,70 @@ def _file_reader(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
-def _series_reader(folder: Path) -> sitk.ImageSeriesReader:
+def _knows_spacing(path: Path, image: Image, reader: sitk.ImageFileReader) -> bool:
+    """Whether the file itself says how large a pixel is; a writer's default counts as not saying it."""
+    if _tag(reader, "0008|0016"):  # DICOM: pixel spacing, or that of the detector; multi-frame files keep it deeper
+        said = _tag(reader, "0028|0030") or _tag(reader, "0018|1164")
+        return bool(said) or not np.all(image.spacing_mm[:2] == 1.0)
+    defaults = [abs(image.spacing_mm[0] - default) < 1e-3 for default in DEFAULT_SPACINGS_MM]
+    return _extension(path) not in WITHOUT_TRUSTED_SPACING or not any(defaults)
+
+
+def _tag(reader: sitk.ImageFileReader, key: str) -> str:
+    """A DICOM tag such as `0028|0030` of the file that `reader` has opened; empty where it has none."""
+    return reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else ""
+
+
+def _read_series(folder: Path) -> tuple[sitk.Image, sitk.ImageFileReader]:
+    """The volume of the one DICOM series in `folder`, and the opened reader of its first file.
+
+    Slices must lie one behind the other at one distance: a missing slice, a tilted gantry, a series over time or slices
+    that differ in size are refused.
+    """
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
         raise ChallengeError(f"{folder}: wanted a folder with one DICOM series, got {len(series)}")
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
-    return reader
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    slices = [_file_reader(Path(name)) for name in names]
+    first = slices[0]
+    if len(slices) == 1:
+        return first.Execute(), first
+    sizes = {reader.GetSize() for reader in slices}
+    directions = np.array([reader.GetDirection() for reader in slices])
+    if len(sizes) != 1 or first.GetSize()[2:] != (1,) or np.ptp(directions, axis=0).max() > 1e-4:
+        raise ChallengeError(f"{folder}: wanted slices of one size and orientation, got several")
+    _check_size(folder, (*first.GetSize()[:2], len(slices)))
+    normal = directions[0].reshape(3, 3)[:, 2]
+    positions = np.array([reader.GetOrigin() for reader in slices])
+    order = np.argsort(positions @ normal)
+    steps = np.diff(positions[order], axis=0)
+    along = steps @ normal
+    step = float(np.median(along))
+    if step < SPACING_RANGE_MM[0] or np.abs(along - step).max() > max(0.01 * step, 0.01):
+        raise ChallengeError(f"{folder}: wanted slices at one distance, got {along.min():.3f} to {along.max():.3f} mm")
+    if np.abs(steps - along[:, None] * normal).max() > SHEAR_MAX_MM:
+        raise ChallengeError(f"{folder}: wanted slices right behind each other, got a tilted gantry")
+    volume = sitk.JoinSeries([reader.Execute()[:, :, 0] for reader in (slices[index] for index in order)])
+    volume.SetSpacing((*first.GetSpacing()[:2], float(along.mean())))
+    volume.SetOrigin(positions[order[0]].tolist())
+    volume.SetDirection(directions[0].tolist())
+    return volume, first
+
+
+def _compare_nifti_forms(path: Path, image: Image) -> None:
+    """Say which of two orientations was taken where the header's sform and qform disagree, or has neither."""
+    header = read_nifti_header(path)
+    if header.sform_code <= 0 and header.qform_code <= 0:
+        note(f"{path}: neither sform nor qform is set, so nothing says how the stored axes lie in the body")
+    if min(header.sform_code, header.qform_code) <= 0 or image.ndim != 3 or header.units not in (0, 2):
+        return
+    corners = np.array(list(itertools.product(*[(0, count - 1) for count in image.size])), np.float64)
+    taken = image.index_to_mm(corners)
+    sform, qform = (corners @ form[:, :3].T + form[:, 3] for form in (header.sform_lps(), header.qform_lps()))
+    apart = float(np.linalg.norm(sform - qform, axis=1).max())
+    if apart > FORMS_APART_MM:
+        nearer = "sform" if np.abs(sform - taken).max() <= np.abs(qform - taken).max() else "qform"
+        note(f"{path}: sform and qform disagree by up to {apart:.1f} mm, the {nearer} is taken")
 
 
 def _check_size(path: Path, size: Sequence[int]) -> None:

@@ -116,7 +116,7 @@ def write_reference(
 
 
 def _describe(dataset: Dataset, case: Case) -> ReferenceCase:
-    image = dataset.image(case.name) if dataset.has_images else None
+    image = dataset.geometry(case.name) if dataset.has_images else None
     return ReferenceCase(
         subset=case.subset,
         not_assessed=case.not_assessed,
