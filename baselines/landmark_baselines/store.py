@@ -23,6 +23,8 @@ from landmark_challenge.dataset import Case, Dataset
 from landmark_challenge.images import Image, canonical, normalise
 from landmark_challenge.task import Task
 
+from .stopwatch import span
+
 # Part of the cache's key: raise it when `canonical`, `normalise` or the rounding below change their results.
 PREPARATION = 1
 MEMORY_SHARE = 0.5
@@ -52,8 +54,9 @@ class Store:
 
 def prepare(image: Image, task: Task, spacing_mm: float) -> Image:
     """The image as networks see it: canonical grid of isotropic `spacing_mm`, intensities 0..1 by the task's rule."""
-    grid = canonical(image, [spacing_mm] * image.ndim)
-    return Image(normalise(grid.array, task.intensity), grid.spacing_mm, grid.origin_mm, grid.direction)
+    with span("resample"):
+        grid = canonical(image, [spacing_mm] * image.ndim)
+        return Image(normalise(grid.array, task.intensity), grid.spacing_mm, grid.origin_mm, grid.direction)
 
 
 def load_store(
