@@ -225,3 +225,16 @@ def test_the_ceph_task_shows_its_clinical_analyses(tmp_path):
     assert [row.split(",")[:2] for row in rows[1:]] == [
         [name, "100.00"] for name in ("ANB", "SNB", "SNA", "ODI", "APDI", "FHI", "FHA", "MW")
     ]
+
+
+@pytest.mark.filterwarnings("error")
+def test_twenty_submissions_fit_on_the_page(kit, points, tmp_path):
+    evaluation = evaluate(kit, tmp_path, points)
+    task, cases = evaluation.reference.task, tuple(f"case{k}" for k in range(12))
+    entries = [
+        Entry(f"submission {k}", evaluation.metrics, task, cases, task.names, evaluation.scores.error_mm * (1 + k / 9))
+        for k in range(20)
+    ]
+    write_leaderboard(make_leaderboard(entries, task, resamples=50), tmp_path / "board", curve_limit_mm=8)
+    html = check_page(tmp_path / "board/leaderboard.html")
+    assert "further submissions" in html

@@ -13,6 +13,7 @@ from ..uncertainty import LEVELS, REMOVED, UncertainPoints, sparsification
 from .theme import PALETTE, colour, new_figure
 
 CURVE_POINTS = 240
+MAX_NAMED = 8
 # More dots than this are drawn as a picture: as shapes they would make the page slow and large.
 MAX_DOTS = 4000
 PLANES = (("axial", 0, 1), ("coronal", 0, 2), ("sagittal", 1, 2))
@@ -28,15 +29,16 @@ def success_curve(curves: Sequence[tuple[str, NDArray[np.float64], bool]], *, li
     for name, error_mm, person in curves:
         errors = error_mm[np.isfinite(error_mm)]
         rates = [100 * np.mean(success(errors, threshold, tie=tie)) for threshold in thresholds]
+        style: dict[str, Any]
         if person:
-            style: dict[str, Any] = {
-                "color": PALETTE["--muted"],
-                "linestyle": ("--", ":", "-.")[people % 3],
-                "linewidth": 1.4,
-            }
+            style = {"color": PALETTE["--muted"], "linestyle": ("--", ":", "-.")[people % 3], "linewidth": 1.4}
             people += 1
+        elif methods < MAX_NAMED:
+            style = {"color": colour(methods), "linestyle": ("-", "--")[methods // 6 % 2], "linewidth": 2.0}
+            methods += 1
         else:
-            style = {"color": colour(methods), "linestyle": ("-", "--", ":")[methods // 6 % 3], "linewidth": 2.0}
+            name = "further submissions" if methods == MAX_NAMED else f"_{name}"  # a leading _ keeps it off the legend
+            style = {"color": PALETTE["--line"], "linewidth": 1.2, "zorder": 1.5}
             methods += 1
         axes.plot(thresholds, rates, label=name, **style)
     axes.set(xlim=(0, limit_mm), ylim=(0, 101), xlabel="distance (mm)", ylabel="points within (%)")
