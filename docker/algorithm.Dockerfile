@@ -4,11 +4,17 @@ FROM ${BASE} AS build
 USER root
 COPY kit /opt/kit
 COPY algorithm /opt/algorithm
-RUN python3 -m compileall -q /opt/kit && chmod -R a+rX,go-w /opt/kit /opt/algorithm
+COPY wheels /wheels
+# /opt/own: what the algorithm's requirements.txt adds to the shared libraries, mostly nothing.
+RUN mkdir -p /opt/own && { ! ls /wheels/*.whl >/dev/null 2>&1 || \
+        python3 -m pip install --no-index --no-deps --no-cache-dir --target /opt/own /wheels/*.whl; } \
+    && python3 -m compileall -q /opt/kit /opt/algorithm && chmod -R a+rX,go-w /opt/kit /opt/algorithm /opt/own
 
 FROM ${BASE}
 COPY --from=build /opt/kit /opt/kit
 COPY --from=build /opt/algorithm /opt/algorithm
+COPY --from=build /opt/own /opt/own
+ENV PYTHONPATH=${PYTHONPATH}:/opt/own
 ENTRYPOINT ["python3", "-m", "landmark_baselines.algorithm"]
 # Below here nothing adds a layer: both modes share every one.
 ARG API_METHOD

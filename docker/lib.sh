@@ -24,6 +24,15 @@ need_engine() {
 # yaml_value FILE KEY: a top-level `key: value` of a flat YAML file, comments and quotes removed.
 yaml_value() { sed -n "s/^$2:[[:space:]]*//p" "$1" | sed -e 's/[[:space:]]*#.*$//' -e 's/^"\(.*\)"$/\1/' | head -n 1; }
 
+# algorithm_name FOLDER: what its images are called, by algorithm.yaml or else by the folder.
+algorithm_name() {
+    local name
+    name=$(yaml_value "$1/algorithm.yaml" name)
+    name=${name:-$(basename "$1")}
+    [[ $name =~ ^[a-z0-9]+([_-][a-z0-9]+)*$ ]] || die "$1: wanted a name of a-z, 0-9, _ and -, got '$name'"
+    echo "$name"
+}
+
 # choose_device [--cpu|--gpu]: prints cpu or gpu; without a flag what the engine's runtimes offer.
 choose_device() {
     case ${1:-} in
@@ -128,7 +137,7 @@ build_algorithm() {
     local folder=$1 device name libraries context
     need_engine
     device=$(choose_device "${2:-}")
-    name=$(yaml_value "$folder/algorithm.yaml" name)
+    name=$(algorithm_name "$folder")
     libraries=$(yaml_value "$folder/algorithm.yaml" libraries)
     [ -n "$(ls -A "$folder/model" 2>/dev/null)" ] || die "$folder/model: wanted a model folder, it is empty or absent"
     say "building landmarks-$name for the $device"
@@ -136,9 +145,33 @@ build_algorithm() {
     context=$(scratch)
     stage_kit "$context" landmark_baselines:baselines
     mkdir "$context/algorithm"
-    tar -C "$folder" --exclude __pycache__ --exclude test --exclude dist --exclude '*.sh' --exclude README.md -c . |
-        tar -C "$context/algorithm" -x
+    tar -C "$folder" --exclude ./test --exclude ./dist --exclude ./wheels --exclude __pycache__ --exclude '*.sh' \
+        --exclude README.md -c . | tar -C "$context/algorithm" -x
+    own_wheels "$folder" "$context/wheels"
     build_modes "$context" algorithm.Dockerfile "$name"
+}
+
+# own_wheels FOLDER TARGET: what requirements.txt of a participant asks for beyond the shared libraries, for offline use.
+own_wheels() {
+    local folder=$1 target=$2 wheel
+    mkdir -p "$target"
+    touch "$target/none.txt"
+    [ -f "$folder/requirements.txt" ] || return 0
+    if ! cmp -s "$folder/requirements.txt" "$folder/wheels/fetched-for"; then
+        say "fetching the wheels of $folder/requirements.txt"
+        rm -rf "$folder/wheels"
+        "${PYTHON:-python3}" -m pip download --quiet --disable-pip-version-check --only-binary=:all: \
+            --implementation cp --python-version 3.11 --abi cp311 --abi abi3 --abi none --platform manylinux_2_28_x86_64 \
+            --platform manylinux_2_27_x86_64 --platform manylinux_2_24_x86_64 --platform manylinux_2_17_x86_64 \
+            --platform manylinux2014_x86_64 --platform any --constraint "$ROOT/constraints.txt" \
+            --dest "$folder/wheels" --requirement "$folder/requirements.txt" ||
+            die "$folder/requirements.txt: its wheels cannot be fetched"
+        cp "$folder/requirements.txt" "$folder/wheels/fetched-for"
+    fi
+    for wheel in "$folder"/wheels/*.whl; do
+        # The shared libraries have the same pins already.
+        ls "$DOCKER_FOLDER"/wheels/*/"$(basename "$wheel")" >/dev/null 2>&1 || cp "$wheel" "$target"
+    done
 }
 
 # build_evaluation
@@ -226,7 +259,7 @@ test_algorithm() {
         ;;
     *) die "usage: test.sh [--model FOLDER]" ;;
     esac
-    name=$(yaml_value "$folder/algorithm.yaml" name)
+    name=$(algorithm_name "$folder")
     limit=$(yaml_value "$folder/algorithm.yaml" max_error_mm)
     answers=$(scratch)
     limits

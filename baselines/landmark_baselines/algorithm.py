@@ -25,14 +25,14 @@ MODE_VARIABLE = "LANDMARKS_API_METHOD"  # the platform strips GRAND_CHALLENGE_* 
 class Algorithm(BaseModel):
     """algorithm.yaml: what an algorithm container is made of.
 
-    name: the image is `landmarks-<name>`. libraries: the base image, `light` (NumPy, SimpleITK) or `torch`.
+    name: the image is `landmarks-<name>`, without it `landmarks-<folder>`. libraries: the base image, `light` (NumPy, SimpleITK) or `torch`.
     loader: `module:function`, called with the model folder and `device=`, gives a Localizer. max_error_mm: the mean
     error up to which test.sh passes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$")
+    name: str | None = Field(default=None, pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$")
     title: str
     libraries: Literal["light", "torch"] = "torch"
     loader: str = Field(default="landmark_baselines.method:load_model", pattern=r"^[\w.]+:\w+$")
