@@ -4,6 +4,7 @@ A warp maps window offsets to image positions: position = centre + matrix @ offs
 other way, by fixed-point iteration to well below a hundredth of a voxel.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,31 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Draws:
+    """Random numbers for a batch, one generator per case, so that a case's numbers do not depend on its batch."""
+
+    generators: Sequence[torch.Generator]
+
+    @classmethod
+    def of(cls, seed: int, positions: Sequence[int]) -> "Draws":
+        """Draws for the cases that stand at `positions` in the order of training."""
+        seeds = [(seed * 1_000_003 + position * 7919 + 12345) % (2**63) for position in positions]
+        return cls([torch.Generator().manual_seed(value) for value in seeds])
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(B, *shape) in 0..1."""
+        return torch.stack([torch.rand(shape, generator=generator) for generator in self.generators])
+
+    def symmetric(self, *shape: int) -> Tensor:
+        """(B, *shape) in -1..1."""
+        return 2 * self.uniform(*shape) - 1
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B, *shape) of mean 0 and standard deviation 1."""
+        return torch.stack([torch.randn(shape, generator=generator) for generator in self.generators])
+
+
+@dataclass(frozen=True)
 class Warp:
     """centres: (B, W, ndim) voxels. matrices: (B, W, ndim, ndim). nodes: (B, W, ndim, *nodes) voxels, or None."""
 
@@ -46,41 +72,33 @@ class Warp:
     size: tuple[int, ...]
 
 
-def random_matrices(count: int, ndim: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """(count, ndim, ndim) random rotation x scale x stretch."""
-    angles = (2 * torch.rand(count, 3, generator=generator) - 1) * torch.deg2rad(
-        torch.tensor(augmentation.rotation_degrees)
-    )
-    rotation = torch.eye(ndim).repeat(count, 1, 1)
+def random_matrices(windows: int, ndim: int, augmentation: Augmentation, draws: Draws) -> Tensor:
+    """(B, windows, ndim, ndim) random rotation x scale x stretch."""
+    angles = draws.symmetric(windows, 3) * math.radians(augmentation.rotation_degrees)
+    rotation = torch.eye(ndim).expand(len(angles), windows, ndim, ndim)
     planes = [(0, 1)] if ndim == 2 else [(0, 1), (0, 2), (1, 2)]
     for i, (a, b) in enumerate(planes):
-        turn = torch.eye(ndim).repeat(count, 1, 1)
-        turn[:, a, a] = turn[:, b, b] = torch.cos(angles[:, i])
-        turn[:, b, a] = torch.sin(angles[:, i])
-        turn[:, a, b] = -turn[:, b, a]
+        turn = torch.eye(ndim).repeat(len(angles), windows, 1, 1)
+        turn[..., a, a] = turn[..., b, b] = torch.cos(angles[..., i])
+        turn[..., b, a] = torch.sin(angles[..., i])
+        turn[..., a, b] = -turn[..., b, a]
         rotation = rotation @ turn
-    scale = 1 + (2 * torch.rand(count, 1, generator=generator) - 1) * augmentation.scale
-    stretch = 1 + (2 * torch.rand(count, ndim, generator=generator) - 1) * augmentation.stretch
-    return rotation * (scale * stretch).unsqueeze(1)
+    scale = 1 + draws.symmetric(windows, 1) * augmentation.scale
+    stretch = 1 + draws.symmetric(windows, ndim) * augmentation.stretch
+    return rotation * (scale * stretch).unsqueeze(-2)
 
 
 def random_warp(
-    centres: Tensor,
-    size: Sequence[int],
-    augmentation: Augmentation,
-    *,
-    spacing_mm: float,
-    generator: torch.Generator,
+    centres: Tensor, size: Sequence[int], augmentation: Augmentation, *, spacing_mm: float, draws: Draws
 ) -> Warp:
     """A warp for each window around `centres` (B, W, ndim), shifts of the centres included."""
-    batch, windows, ndim = centres.shape
-    matrices = random_matrices(batch * windows, ndim, augmentation, generator).reshape(batch, windows, ndim, ndim)
-    shift = (2 * torch.rand(batch, windows, ndim, generator=generator) - 1) * (augmentation.shift_mm / spacing_mm)
+    _, windows, ndim = centres.shape
+    matrices = random_matrices(windows, ndim, augmentation, draws)
+    shift = draws.symmetric(windows, ndim) * (augmentation.shift_mm / spacing_mm)
     nodes = None
     if augmentation.elastic_mm > 0:
-        shape = (batch, windows, ndim) + (augmentation.elastic_nodes,) * ndim
-        nodes = torch.randn(shape, generator=generator) * (augmentation.elastic_mm / spacing_mm)
-        nodes = nodes.to(centres)
+        shape = (windows, ndim) + (augmentation.elastic_nodes,) * ndim
+        nodes = draws.normal(*shape).to(centres) * (augmentation.elastic_mm / spacing_mm)
     return Warp(centres + shift.to(centres), matrices.to(centres), nodes, tuple(size))
 
 
@@ -115,36 +133,34 @@ def warp_points(points: Tensor, warp: Warp, *, iterations: int = 12) -> Tensor:
     return offsets + middle
 
 
-def change_intensity(windows: Tensor, augmentation: Augmentation, *, generator: torch.Generator) -> Tensor:
-    """(N, ...) intensities of about 0..1 with random contrast, brightness, gamma and noise per window."""
-    count, device = len(windows), windows.device
-    shape = (count,) + (1,) * (windows.ndim - 1)
-    draw = (2 * torch.rand(3, count, generator=generator) - 1).to(device)
+def change_intensity(windows: Tensor, augmentation: Augmentation, *, draws: Draws) -> Tensor:
+    """(B, W, *size) intensities of about 0..1 with random contrast, brightness, gamma and noise per window."""
+    count, size = windows.shape[1], windows.shape[2:]
+    gamma, contrast, brightness = (
+        part.reshape(*windows.shape[:2], *[1] * len(size)).to(windows)
+        for part in draws.symmetric(count, 3).unbind(dim=-1)
+    )
     if augmentation.gamma > 0:
-        windows = windows.clamp(0, 1) ** torch.exp(draw[0] * augmentation.gamma).reshape(shape)
+        windows = windows.clamp(0, 1) ** torch.exp(gamma * augmentation.gamma)
     if augmentation.contrast > 0 or augmentation.brightness > 0:
-        gain = (1 + draw[1] * augmentation.contrast).reshape(shape)
-        windows = (windows - 0.5) * gain + 0.5 + (draw[2] * augmentation.brightness).reshape(shape)
+        windows = (windows - 0.5) * (1 + contrast * augmentation.contrast) + 0.5 + brightness * augmentation.brightness
     if augmentation.noise > 0:
-        noise = torch.randn(windows.shape, generator=generator).to(device)
-        level = (torch.rand(count, generator=generator) * augmentation.noise).to(device).reshape(shape)
-        windows = windows + noise * level
+        level = draws.uniform(count, *[1] * len(size)).to(windows) * augmentation.noise
+        windows = windows + draws.normal(count, *size).to(windows) * level
     if augmentation.cutout > 0:
-        windows = _cut_out(windows, augmentation.cutout, generator)
+        windows = _cut_out(windows, augmentation.cutout, draws)
     return windows
 
 
-def _cut_out(windows: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def _cut_out(windows: Tensor, share: float, draws: Draws) -> Tensor:
     """With probability `share`, a box of up to 0.4 of each side becomes the window's mean."""
-    count, size = len(windows), windows.shape[2:]
-    hit = torch.rand(count, generator=generator) < share
-    inside = torch.ones(count, *size, dtype=torch.bool)
+    count, size = windows.shape[1], windows.shape[2:]
+    flat = [1] * len(size)
+    inside = (draws.uniform(count, *flat) < share).expand(*windows.shape).clone()
     for axis, length in enumerate(size):
-        width = (0.1 + 0.3 * torch.rand(count, generator=generator)) * length
-        start = torch.rand(count, generator=generator) * (length - width)
-        ramp = torch.arange(length)
-        along = (ramp >= start.unsqueeze(1)) & (ramp < (start + width).unsqueeze(1))
-        inside &= along.reshape(count, *[length if i == axis else 1 for i in range(len(size))])
-    mask = (inside & hit.reshape(-1, *[1] * len(size))).unsqueeze(1).to(windows.device)
-    mean = windows.flatten(1).mean(dim=1).reshape(-1, *[1] * (windows.ndim - 1))
-    return torch.where(mask, mean, windows)
+        width = (0.1 + 0.3 * draws.uniform(count, *flat)) * length
+        start = draws.uniform(count, *flat) * (length - width)
+        ramp = torch.arange(length).reshape([length if i == axis else 1 for i in range(len(size))])
+        inside &= (ramp >= start) & (ramp < start + width)
+    mean = windows.flatten(2).mean(dim=-1).reshape(*windows.shape[:2], *flat)
+    return torch.where(inside.to(windows.device), mean, windows)

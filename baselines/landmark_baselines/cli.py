@@ -28,6 +28,7 @@ from .training import report
 @click.option("--devices", default=1, show_default=True, help="Processes of data-parallel training on each node.")
 @click.option("--nodes", default=1, show_default=True, help="Nodes of data-parallel training (under torchrun).")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--deterministic", is_flag=True, help="Refuse operations whose result may vary between runs; slower.")
 @click.option("--resume", is_flag=True, help="Continue the unfinished run in the model folder.")
 @click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Override a field of the preset.")
 def train(
@@ -40,6 +41,7 @@ def train(
     devices: int,
     nodes: int,
     seed: int,
+    deterministic: bool,
     resume: bool,
     assignments: tuple[str, ...],
 ) -> None:
@@ -70,6 +72,7 @@ def train(
         device=device,
         preset=preset,
         seed=seed,
+        deterministic=deterministic,
         resume=resume,
         devices=devices,
         nodes=nodes,

@@ -8,12 +8,11 @@ import math
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from landmark_challenge.dataset import Dataset
@@ -22,14 +21,18 @@ from landmark_challenge.images import Image
 from landmark_challenge.landmarks import Landmarks, Localization
 from landmark_challenge.task import Task
 
-from .augmentation import Augmentation, change_intensity, random_warp, warp_images, warp_points
+from .augmentation import Augmentation, Draws, change_intensity, random_warp, warp_images, warp_points
 from .blocks import CHANNELS_LAST, autocast, convolution, dense_head, for_inference, parameter_count, residual_block
 from .checkpoints import MODEL_FILE, Model, mean_shape_of, provenance_of, read_model, save_model
 from .grids import cell_centres, cell_of, rescale
 from .patches import sample_windows
 from .presets import from_plain
+from .stopwatch import span
 from .store import Store, load_store, prepare
-from .training import Schedule, batch_indices, fit, report, set_threads, step_generator
+from .training import Point, Schedule, Step, cases_at, clear_checkpoints, fit, launch, report, set_threads
+
+if TYPE_CHECKING:
+    from .vector_fields import VectorField
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Settings:
     classification_weight: of the cross-entropy beside the mean absolute error of the displacements; the paper adds both
     means as they are (1). coordinate_weight: of an extra loss on the decoded point in voxels; the paper has none (0).
     local_margin: voxels of a local window that are context on both sides together: landmarks lie in the rest of it.
+    decoding: `posterior` weighs all patches (the paper); `positive` is its predecessor (Noothout et al., MIDL 2018):
+    patches of a posterior above 0.5 count the same, the others not. local: off leaves the global stage alone.
     """
 
     global_stage: Stage
@@ -77,6 +82,8 @@ class Settings:
     classification_weight: float = 1.0
     coordinate_weight: float = 0.0
     local_margin: int = 0
+    decoding: str = "posterior"
+    local: bool = True
 
 
 class PatchNetwork(nn.Module):
@@ -154,7 +161,8 @@ def patch_loss(outputs: tuple[Tensor, Tensor], points: Tensor, settings: Setting
 def decode(outputs: tuple[Tensor, Tensor], settings: Settings, *, stride: int) -> Tensor:
     """(B, L, ndim) voxel coordinates: the mean of what the patches point to, weighted by their posteriors.
 
-    Where no posterior is left (their sum underflows) the patch of the largest logit decides alone.
+    Where no posterior is left (their sum underflows, or with `positive` decoding none is above 0.5) the patch of the
+    largest logit decides alone.
     """
     logits, regressed = outputs
     centres = cell_centres(logits.shape[2:], stride, device=logits.device)
@@ -168,6 +176,10 @@ def decode(outputs: tuple[Tensor, Tensor], settings: Settings, *, stride: int) -
     if not settings.classification:
         return pointed.mean(dim=-1)
     flat = logits.flatten(2)
+    if settings.decoding == "positive":
+        best = F.one_hot(flat.argmax(dim=-1), flat.shape[-1]).bool()
+        votes = torch.where((flat > 0).any(dim=-1, keepdim=True), flat > 0, best).float()
+        return (pointed * (votes / votes.sum(dim=-1, keepdim=True)).unsqueeze(2)).sum(dim=-1)
     # sigmoid(x) / sum sigmoid, scaled by its largest value so that the sum never underflows
     log_weights = F.logsigmoid(flat)
     weights = torch.exp(log_weights - log_weights.amax(dim=-1, keepdim=True))
@@ -192,22 +204,38 @@ def _padded(images: Tensor, stride: int) -> Tensor:
 
 
 @torch.inference_mode()
+def global_outputs(network: nn.Module, images: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """(B, 1, ...) whole images -> what the global network says of every patch, as `PatchNetwork` gives it."""
+    with span("network"), autocast(images.device):
+        outputs: tuple[Tensor, Tensor] = network(_padded(images, settings.global_stage.architecture.stride))
+    return outputs
+
+
+@torch.inference_mode()
 def run_global(network: nn.Module, images: Tensor, settings: Settings) -> Tensor:
     """(B, 1, ...) whole images -> (B, L, ndim) voxel coordinates of the global stage."""
-    stride = settings.global_stage.architecture.stride
-    with autocast(images.device):
-        outputs = network(_padded(images, stride))
-    return decode(outputs, settings, stride=stride)
+    outputs = global_outputs(network, images, settings)
+    with span("decode"):
+        return decode(outputs, settings, stride=settings.global_stage.architecture.stride)
+
+
+@torch.inference_mode()
+def local_outputs(network: nn.Module, images: Tensor, estimates: Tensor, *, window: int) -> tuple[Tensor, Tensor]:
+    """(B, 1, ...) images and (B, L, ndim) estimates -> what each local network says of the patches of its window."""
+    with span("resample"):
+        windows = sample_windows(images, estimates, (window,) * (images.ndim - 2))[:, :, 0]
+    with span("network"), autocast(images.device):
+        outputs: tuple[Tensor, Tensor] = network(windows)
+    return outputs
 
 
 @torch.inference_mode()
 def run_local(network: nn.Module, images: Tensor, estimates: Tensor, settings: Settings, *, window: int) -> Tensor:
     """(B, 1, ...) images and (B, L, ndim) estimates -> refined ones, both in voxels of the local stage."""
-    stride = settings.local_stage.architecture.stride
-    windows = sample_windows(images, estimates, (window,) * (images.ndim - 2))[:, :, 0]
-    with autocast(images.device):
-        outputs = network(windows)
-    return decode(outputs, settings, stride=stride) + estimates - (window - 1) / 2
+    outputs = local_outputs(network, images, estimates, window=window)
+    with span("decode"):
+        inside = decode(outputs, settings, stride=settings.local_stage.architecture.stride)
+    return inside + estimates - (window - 1) / 2
 
 
 def choose_window(errors_mm: Tensor, settings: Settings) -> int:
@@ -232,10 +260,13 @@ def train(
     settings: Settings | None = None,
     devices: int = 1,
     nodes: int = 1,
+    deterministic: bool = False,
 ) -> None:
     """Train both stages into a model folder; an interrupted run goes on with `resume`."""
     settings = settings or preset_settings(preset, dataset.task)
     set_threads()
+    fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
+    device, main = str(fabric.device), fabric.global_rank == 0
     torch.manual_seed(seed)
     begun = time.monotonic()
     ndim, landmarks = dataset.task.dimension, len(dataset.task.names)
@@ -244,63 +275,38 @@ def train(
     for split, some in cases.items():
         if not some:
             raise ChallengeError(f"{dataset.folder}: wanted {split} cases, there are none")
-    spacings = (coarse.spacing_mm, fine.spacing_mm)
-    coarse_train, fine_train = load_store(dataset, cases["train"], spacing_mm=spacings, device=device)
-    coarse_judge, fine_judge = load_store(dataset, cases["validation"], spacing_mm=spacings, device=device)
-    report(
-        f"{dataset.task.name}: {len(coarse_train)} training and {len(coarse_judge)} validation cases in memory "
-        f"after {time.monotonic() - begun:.1f} s"
-    )
-    options: dict[str, Any] = {
-        "folder": output,
-        "seed": seed,
-        "device": device,
-        "devices": devices,
-        "nodes": nodes,
-        "resume": resume,
-    }
-
-    network = _placed(PatchNetwork(ndim, landmarks, coarse.architecture), device, ndim)
-    report(f"global: {parameter_count(network) / 1e6:.2f} M weights, patches of {coarse.architecture.stride} voxels")
-    global_weights = _finished(output / "global.safetensors") if resume else None
-    global_curve: list[Any] = []
-    if global_weights is None:
-        global_curve = fit(
-            network,
-            lambda model, step: _global_loss(model, step, coarse_train, settings, seed=seed),
-            validate=lambda model: float(
-                _errors_mm(_global_points(model, coarse_judge, settings), coarse_judge).mean()
-            ),
-            schedule=coarse.schedule,
-            stage="global",
-            **options,
+    spacings = (coarse.spacing_mm, fine.spacing_mm) if settings.local else (coarse.spacing_mm,)
+    coarse_train, *fine_train = load_store(dataset, cases["train"], spacing_mm=spacings, device=device)
+    coarse_judge, *fine_judge = load_store(dataset, cases["validation"], spacing_mm=spacings, device=device)
+    if main:
+        report(
+            f"{dataset.task.name}: {len(coarse_train)} training and {len(coarse_judge)} validation cases in memory "
+            f"after {time.monotonic() - begun:.1f} s"
         )
-        _save_part(output / "global.safetensors", network)
-    else:
-        network.load_state_dict(global_weights)
-        report("global: already trained")
-
-    points = _global_points(network.eval(), coarse_judge, settings)
-    errors_mm = _errors_mm(points, coarse_judge)
-    window = fine.window or choose_window(errors_mm, settings)
-    estimates = rescale(points, spacing_from=coarse.spacing_mm, spacing_to=fine.spacing_mm)
-    specialists = _placed(PatchNetwork(ndim, landmarks, fine.architecture, specialised=True), device, ndim)
-    report(
-        f"local: {parameter_count(specialists) / 1e6:.2f} M weights, windows of {window} voxels "
-        f"({window * fine.spacing_mm:.1f} mm), global validation error {float(errors_mm.mean()):.2f} mm"
-    )
-    local_curve = fit(
-        specialists,
-        lambda model, step: _local_loss(model, step, fine_train, settings, window=window, seed=seed),
-        validate=lambda model: float(
-            _errors_mm(_local_points(model, fine_judge, estimates, settings, window=window), fine_judge).mean()
-        ),
-        schedule=fine.schedule,
-        stage="local",
+    options: dict[str, Any] = {"fabric": fabric, "folder": output, "seed": seed, "resume": resume}
+    network = _placed(PatchNetwork(ndim, landmarks, coarse.architecture), device, ndim)
+    if main:
+        size = parameter_count(network) / 1e6
+        report(f"global: {size:.2f} M weights, patches of {coarse.architecture.stride} voxels")
+    global_curve = fit(
+        network,
+        lambda model, step: _global_loss(model, step, coarse_train, settings, seed=seed),
+        validate=lambda model: float(_errors_mm(_global_points(model, coarse_judge, settings), coarse_judge).mean()),
+        schedule=coarse.schedule,
+        stage="global",
         **options,
     )
     weights = {f"global.{key}": value for key, value in network.state_dict().items()}
-    weights |= {f"local.{key}": value for key, value in specialists.state_dict().items()}
+    window, local_curve = 0, list[Point]()
+    if settings.local:
+        points = _global_points(network.eval(), coarse_judge, settings)
+        specialists = _placed(PatchNetwork(ndim, landmarks, fine.architecture, specialised=True), device, ndim)
+        window, local_curve = _train_local(
+            specialists, points, coarse_judge, fine_train[0], fine_judge[0], settings, options
+        )
+        weights |= {f"local.{key}": value for key, value in specialists.state_dict().items()}
+    if not main:
+        return
     halves = {
         key: value.to(torch.bfloat16) if preset == "tiny" and value.is_floating_point() else value
         for key, value in weights.items()
@@ -308,8 +314,9 @@ def train(
     provenance = provenance_of(
         dataset,
         seed=seed,
-        training_seconds=round(time.monotonic() - begun, 1),
+        training_seconds=round(sum(curve[-1].seconds for curve in (global_curve, local_curve) if curve), 1),
         device=device,
+        processes=fabric.world_size,
         validation_curve={
             "global": [[p.iteration, p.validation_mm] for p in global_curve],
             "local": [[p.iteration, p.validation_mm] for p in local_curve],
@@ -319,48 +326,81 @@ def train(
     save_model(
         output, Model("global_to_local", preset, described, dataset.task, provenance, mean_shape_of(dataset), halves)
     )
-    (output / "global.safetensors").unlink(missing_ok=True)
+    clear_checkpoints(output)
 
 
-def _global_loss(model: nn.Module, step: int, store: Store, settings: Settings, *, seed: int) -> Tensor:
+def _train_local(
+    specialists: nn.Module,
+    points: Tensor,
+    coarse_judge: Store,
+    fine_train: Store,
+    fine_judge: Store,
+    settings: Settings,
+    options: dict[str, Any],
+) -> tuple[int, list[Point]]:
+    """Train the local networks around landmarks; the side of their window, and the curve of their training.
+
+    points: what the global network finds in the validation cases.
+    """
+    stage = settings.local_stage
+    errors_mm = _errors_mm(points, coarse_judge)
+    window = stage.window or choose_window(errors_mm, settings)
+    estimates = rescale(points, spacing_from=settings.global_stage.spacing_mm, spacing_to=stage.spacing_mm)
+    if options["fabric"].global_rank == 0:
+        report(
+            f"local: {parameter_count(specialists) / 1e6:.2f} M weights, windows of {window} voxels "
+            f"({window * stage.spacing_mm:.1f} mm), global validation error {float(errors_mm.mean()):.2f} mm"
+        )
+    curve = fit(
+        specialists,
+        lambda model, step: _local_loss(model, step, fine_train, settings, window=window, seed=options["seed"]),
+        validate=lambda model: float(
+            _errors_mm(_local_points(model, fine_judge, estimates, settings, window=window), fine_judge).mean()
+        ),
+        schedule=stage.schedule,
+        stage="local",
+        **options,
+    )
+    return window, curve
+
+
+def _global_loss(model: nn.Module, step: Step, store: Store, settings: Settings, *, seed: int) -> Tensor:
     """The loss of one batch of random sub-images (or whole images), augmented."""
     stage = settings.global_stage
-    generator = step_generator(seed, step)
-    index = batch_indices(len(store), stage.schedule.batch, seed=seed, step=step)
+    positions = step.positions(stage.schedule.batch)
+    draws = Draws.of(seed, positions)
+    index = cases_at(positions, len(store), seed=seed)
     images = store.batch(index)
     shape = torch.tensor(images.shape[:1:-1], dtype=torch.float32, device=images.device)
-    middle = ((shape - 1) / 2).expand(len(index), 1, -1)
+    centres = ((shape - 1) / 2).expand(len(index), 1, -1)
     stride = stage.architecture.stride
+    size = tuple(count + -count % stride for count in images.shape[2:])
     if stage.window:
-        size = tuple(min(stage.window, count + -count % stride) for count in images.shape[2:])
+        size = tuple(min(stage.window, count) for count in size)
         room = (shape - torch.tensor(size[::-1], device=images.device)).clamp(min=0)
-        draw = torch.rand(len(index), 1, images.ndim - 2, generator=generator).to(images.device)
-        middle = middle + (draw - 0.5) * room
-    else:
-        size = tuple(count + -count % stride for count in images.shape[2:])
-    warp = random_warp(middle, size, stage.augmentation, spacing_mm=stage.spacing_mm, generator=generator)
-    windows = change_intensity(warp_images(images, warp)[:, 0], stage.augmentation, generator=generator)
+        centres = centres + draws.symmetric(1, images.ndim - 2).to(images) / 2 * room
+    warp = random_warp(centres, size, stage.augmentation, spacing_mm=stage.spacing_mm, draws=draws)
+    windows = change_intensity(warp_images(images, warp)[:, :, 0], stage.augmentation, draws=draws)
     points = warp_points(store.points[index.to(images.device)], warp)[:, 0]
     return patch_loss(model(windows), points, settings, stride=stride)
 
 
-def _local_loss(model: nn.Module, step: int, store: Store, settings: Settings, *, window: int, seed: int) -> Tensor:
+def _local_loss(model: nn.Module, step: Step, store: Store, settings: Settings, *, window: int, seed: int) -> Tensor:
     """The loss of one batch: for every landmark of every image a sub-image that contains it, augmented."""
     stage = settings.local_stage
-    generator = step_generator(seed, step)
-    index = batch_indices(len(store), stage.schedule.batch, seed=seed, step=step)
+    positions = step.positions(stage.schedule.batch)
+    draws = Draws.of(seed, positions)
+    index = cases_at(positions, len(store), seed=seed)
     images = store.batch(index)
     points = store.points[index.to(images.device)]
     # uniform, so that every sub-image contains its landmark (section V-A1)
-    offset = (torch.rand(points.shape, generator=generator) - 0.5) * max(window - 1 - settings.local_margin, 0)
-    centres = torch.nan_to_num(points) + offset.to(images.device)
+    offset = draws.symmetric(*points.shape[1:]) / 2 * max(window - 1 - settings.local_margin, 0)
+    centres = torch.nan_to_num(points) + offset.to(images)
     size = (window,) * (images.ndim - 2)
-    warp = random_warp(centres, size, stage.augmentation, spacing_mm=stage.spacing_mm, generator=generator)
-    windows = warp_images(images, warp)
-    flat = change_intensity(windows.flatten(0, 1), stage.augmentation, generator=generator)
+    warp = random_warp(centres, size, stage.augmentation, spacing_mm=stage.spacing_mm, draws=draws)
+    windows = change_intensity(warp_images(images, warp)[:, :, 0], stage.augmentation, draws=draws)
     inside = torch.diagonal(warp_points(points, warp), dim1=1, dim2=2).movedim(-1, 1)
-    outputs = model(flat[:, 0].unflatten(0, windows.shape[:2]))
-    return patch_loss(outputs, inside, settings, stride=stage.architecture.stride)
+    return patch_loss(model(windows), inside, settings, stride=stage.architecture.stride)
 
 
 def _global_points(model: nn.Module, store: Store, settings: Settings) -> Tensor:
@@ -385,16 +425,6 @@ def _errors_mm(points: Tensor, store: Store) -> Tensor:
     return errors[torch.isfinite(errors)]
 
 
-def _save_part(path: Path, network: nn.Module) -> None:
-    staged = path.with_suffix(".tmp")
-    save_file({key: value.cpu().contiguous() for key, value in network.state_dict().items()}, staged)
-    staged.replace(path)
-
-
-def _finished(path: Path) -> dict[str, Tensor] | None:
-    return load_file(path) if path.is_file() else None
-
-
 @dataclass(frozen=True)
 class GlobalToLocal:
     """A trained model, ready to localize."""
@@ -403,7 +433,7 @@ class GlobalToLocal:
     settings: Settings
     window: int
     global_network: nn.Module = field(repr=False)
-    local_networks: nn.Module = field(repr=False)
+    local_networks: nn.Module | None = field(repr=False)
     device: torch.device
 
     @property
@@ -413,26 +443,35 @@ class GlobalToLocal:
 
     def localize(self, image: Image) -> Localization:
         """Landmarks in mm. The method has no covariance; every landmark of the task is given with probability 1."""
+        if self.local_networks is None:
+            return self.localize_global(image)
         coarse, fine = self.settings.global_stage, self.settings.local_stage
         overview = prepare(image, self.task, coarse.spacing_mm)
-        points = run_global(self.global_network, self._tensor(overview), self.settings)
+        points = run_global(self.global_network, self.tensor(overview), self.settings)
         detail = overview if fine.spacing_mm == coarse.spacing_mm else prepare(image, self.task, fine.spacing_mm)
         estimates = rescale(points, spacing_from=coarse.spacing_mm, spacing_to=fine.spacing_mm)
-        refined = run_local(self.local_networks, self._tensor(detail), estimates, self.settings, window=self.window)
+        refined = run_local(self.local_networks, self.tensor(detail), estimates, self.settings, window=self.window)
         index = refined[0].double().cpu().numpy()
         return Localization(Landmarks(self.task.names, detail.index_to_mm(index)))
 
     def localize_global(self, image: Image) -> Localization:
         """The global stage alone."""
         overview = prepare(image, self.task, self.settings.global_stage.spacing_mm)
-        points = run_global(self.global_network, self._tensor(overview), self.settings)
+        points = run_global(self.global_network, self.tensor(overview), self.settings)
         return Localization(Landmarks(self.task.names, overview.index_to_mm(points[0].double().cpu().numpy())))
+
+    def vector_fields(self, image: Image, name: str) -> list["VectorField"]:
+        """What the patches of each stage say of the landmark `name` (Fig. 5 of the paper)."""
+        from .vector_fields import global_to_local_fields  # only who looks at them needs it
+
+        return global_to_local_fields(self, image, name)
 
     def mean_shape(self, image: Image) -> Landmarks:
         """The fall-back in the frame of an image."""
         return self.model.mean_landmarks(image)
 
-    def _tensor(self, image: Image) -> Tensor:
+    def tensor(self, image: Image) -> Tensor:
+        """(1, 1, ...) of a prepared image, on the device of the networks."""
         return torch.from_numpy(np.ascontiguousarray(image.array))[None, None].to(self.device)
 
 
@@ -443,8 +482,12 @@ def load(model: Path, *, device: str = "cpu") -> GlobalToLocal:
     settings = from_plain(Settings, saved.settings, source=str(model / MODEL_FILE))
     ndim, landmarks = saved.task.dimension, len(saved.task.names)
     network = PatchNetwork(ndim, landmarks, settings.global_stage.architecture)
-    specialists = PatchNetwork(ndim, landmarks, settings.local_stage.architecture, specialised=True)
+    specialists = (
+        PatchNetwork(ndim, landmarks, settings.local_stage.architecture, specialised=True) if settings.local else None
+    )
     for prefix, module in (("global.", network), ("local.", specialists)):
+        if module is None:
+            continue
         part = {key.removeprefix(prefix): value for key, value in saved.weights.items() if key.startswith(prefix)}
         try:
             module.load_state_dict(part)

@@ -1,21 +1,23 @@
 """The training loop of every method: Lightning Fabric, mixed precision, averaged weights, checkpoints, resume.
 
-Randomness is a function of the seed and the step alone, so that a resumed run continues the same curve.
+Randomness is a function of the seed and a case's position in the order of training, so that a resumed run continues the
+same curve, and several processes see what one would.
 """
 
 import copy
 import csv
 import io
+import logging
 import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,9 @@ from landmark_challenge import files
 from landmark_challenge.errors import ChallengeError
 
 from .blocks import fast_bfloat16
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CHECKPOINT_EVERY_S = 120.0
 REPORT_EVERY_S = 15.0
@@ -61,19 +66,50 @@ class Point:
     seconds: float
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one training step."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step * 7919 + 12345) % (2**63))
+@dataclass(frozen=True)
+class Step:
+    """One step of training as one of `world` processes sees it."""
+
+    number: int
+    rank: int = 0
+    world: int = 1
+
+    def positions(self, batch: int) -> list[int]:
+        """Where the cases of this process's share of the global `batch` stand in the order of training."""
+        return list(range(self.number * batch + self.rank, (self.number + 1) * batch, self.world))
 
 
-def batch_indices(count: int, batch: int, *, seed: int, step: int) -> Tensor:
-    """(batch,) indices of the cases of a step: permutations of all cases, one after the other."""
+def cases_at(positions: Sequence[int], count: int, *, seed: int) -> Tensor:
+    """(B,) indices of the cases at `positions` of an endless order: one permutation of `count` cases after another."""
+    orders: dict[int, Tensor] = {}
     chosen = []
-    for position in range(step * batch, (step + 1) * batch):
+    for position in positions:
         epoch, offset = divmod(position, count)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 9_176_731 + epoch))
-        chosen.append(order[offset])
+        if epoch not in orders:
+            orders[epoch] = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 9_176_731 + epoch))
+        chosen.append(orders[epoch][offset])
     return torch.stack(chosen)
+
+
+def launch(device: str, *, devices: int = 1, nodes: int = 1, deterministic: bool = False) -> "Fabric":
+    """Start the processes of data-parallel training (this one alone by default); call it once, before anything else."""
+    from lightning_fabric import Fabric  # here, because a container that only localizes does without it
+
+    where = torch.device(device)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    torch.use_deterministic_algorithms(deterministic)
+    if where.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = not deterministic
+    fabric = Fabric(
+        accelerator="cuda" if where.type == "cuda" else "cpu",
+        devices=[where.index] if devices == 1 and where.index is not None else devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        precision=precision_for(where),
+    )
+    fabric.launch()
+    return fabric
 
 
 def precision_for(device: torch.device) -> Any:
@@ -98,35 +134,25 @@ def learning_rate_at(schedule: Schedule, step: int) -> float:
 
 def fit(
     model: nn.Module,
-    loss_of: Callable[[nn.Module, int], Tensor],
+    loss_of: Callable[[nn.Module, Step], Tensor],
     *,
+    fabric: "Fabric",
     validate: Callable[[nn.Module], float],
     schedule: Schedule,
     folder: Path,
     stage: str,
     seed: int,
-    device: str,
-    devices: int = 1,
-    nodes: int = 1,
     resume: bool = False,
 ) -> list[Point]:
     """Train `model` in place; it ends with the weights of the best validation.
 
-    loss_of(model, step) draws its own batch. validate(model) gives the mean radial error in mm. The state of an
-    unfinished run lies in folder/<stage>.checkpoint, its curve in folder/<stage>.csv; `resume` takes both up again.
+    loss_of(model, step) draws its own share of the batch. validate(model) gives the mean radial error in mm. The state
+    of a run lies in folder/<stage>.checkpoint, its curve in folder/<stage>.csv; `resume` takes both up again, and a
+    stage that was finished is not trained again.
     """
-    import lightning_fabric  # here, because a container that only localizes does without it
-
-    where = torch.device(device)
-    fabric = lightning_fabric.Fabric(
-        accelerator="cuda" if where.type == "cuda" else "cpu",
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
-        precision=precision_for(where),
-    )
-    if devices * nodes > 1:
-        fabric.launch()
+    if schedule.batch % fabric.world_size:
+        raise ChallengeError(f"batch: wanted a multiple of {fabric.world_size} processes, got {schedule.batch}")
+    main = fabric.global_rank == 0
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
     )
@@ -137,7 +163,7 @@ def fit(
     start, best, spent = 0, math.inf, 0.0
     checkpoint = folder / f"{stage}.checkpoint"
     if resume and checkpoint.is_file():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        saved = torch.load(checkpoint, map_location=fabric.device, weights_only=True)
         if saved["schedule"] != asdict(schedule) or saved["seed"] != seed:
             raise ChallengeError(f"{checkpoint}: wanted the same settings and seed to resume, got others")
         model.load_state_dict(saved["model"])
@@ -146,10 +172,11 @@ def fit(
             averaged.load_state_dict(saved["averaged"])
         best_state, start, best, spent = saved["best_state"], saved["step"], saved["best"], saved["seconds"]
         curve = [Point(*row) for row in saved["curve"]]
-        report(f"{stage}: resumed at iteration {start} of {schedule.iterations}")
+        if main:
+            report(f"{stage}: resumed at iteration {start} of {schedule.iterations}")
 
     def save(step: int) -> None:
-        if fabric.global_rank != 0:
+        if not main:
             return
         state = {
             "schedule": asdict(schedule),
@@ -179,7 +206,7 @@ def fit(
                 group["lr"] = learning_rate_at(schedule, step)
             torch.manual_seed(seed * 1_000_003 + step)
             with fabric.autocast():
-                loss = loss_of(trained, step)
+                loss = loss_of(trained, Step(step, fabric.global_rank, fabric.world_size))
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
             if schedule.gradient_norm > 0:
@@ -204,10 +231,10 @@ def fit(
                 without_better = 0 if error_mm < best else without_better + 1
                 if error_mm < best:
                     best, best_state = error_mm, _copy_state(judged)
-                progress.validated(curve[-1], best)
-                if fabric.global_rank == 0:
+                if main:
+                    progress.validated(curve[-1], best)
                     _write_curve(folder / f"{stage}.csv", curve)
-            if now - reported_at > REPORT_EVERY_S or done == schedule.iterations:
+            if main and (now - reported_at > REPORT_EVERY_S or done == schedule.iterations):
                 reported_at = now
                 progress.show(done, float(loss.detach()), (now - begun) / (done - start))
             if stopped() or now - saved_at > CHECKPOINT_EVERY_S:
@@ -220,8 +247,15 @@ def fit(
                 break
     model.load_state_dict(best_state)
     model.eval()
-    checkpoint.unlink(missing_ok=True)
+    save(schedule.iterations)  # so that a method of several stages resumes after this one
+    fabric.barrier()
     return curve
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Remove the states of finished stages, once the model folder is written."""
+    for path in folder.glob("*.checkpoint"):
+        path.unlink(missing_ok=True)
 
 
 def report(text: str) -> None:

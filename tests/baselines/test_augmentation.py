@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from landmark_baselines.augmentation import Augmentation, change_intensity, random_warp, warp_images, warp_points
+from landmark_baselines.augmentation import Augmentation, Draws, change_intensity, random_warp, warp_images, warp_points
 from landmark_baselines.patches import sample_points
 
 STRONG = Augmentation(rotation_degrees=20, scale=0.2, stretch=0.1, shift_mm=3, elastic_mm=1.5, elastic_nodes=5)
@@ -17,12 +17,11 @@ def _blob(shape: tuple[int, ...], point: torch.Tensor, sigma: float) -> torch.Te
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_points_follow_the_image(ndim: int) -> None:
-    generator = torch.Generator().manual_seed(3)
     shape = (60, 72, 64)[:ndim]
     points = torch.tensor([[[30.3, 34.6, 28.2][:ndim]], [[41.7, 22.1, 33.9][:ndim]]], dtype=torch.float64)
     images = torch.stack([_blob(shape, point[0], 2.0)[None] for point in points])
     middle = torch.tensor([(count - 1) / 2 for count in shape[::-1]], dtype=torch.float64).expand(2, 1, -1)
-    warp = random_warp(middle, shape, STRONG, spacing_mm=1.0, generator=generator)
+    warp = random_warp(middle, shape, STRONG, spacing_mm=1.0, draws=Draws.of(3, [0, 1]))
     warped = warp_images(images, warp)[:, 0, 0]
     expected = warp_points(points, warp)[:, 0, 0]
     for image, wanted in zip(warped, expected, strict=True):
@@ -37,7 +36,7 @@ def test_points_follow_the_image(ndim: int) -> None:
 def test_points_are_solved_exactly_but_for_kinks_of_the_field() -> None:
     generator = torch.Generator().manual_seed(5)
     middle = torch.full((4, 1, 2), 49.5, dtype=torch.float64)
-    warp = random_warp(middle, (100, 100), STRONG, spacing_mm=0.5, generator=generator)
+    warp = random_warp(middle, (100, 100), STRONG, spacing_mm=0.5, draws=Draws.of(5, range(4)))
     points = torch.rand(4, 6, 2, generator=generator, dtype=torch.float64) * 60 + 20
     there = warp_points(points, warp)
     ramp = torch.stack(torch.meshgrid(torch.arange(100.0), torch.arange(100.0), indexing="ij")[::-1])
@@ -54,16 +53,17 @@ def test_points_are_solved_exactly_but_for_kinks_of_the_field() -> None:
 def test_no_change_is_the_identity() -> None:
     image = torch.rand(1, 1, 8, 10)
     centre = torch.tensor([[[4.5, 3.5]]])
-    warp = random_warp(centre, (8, 10), Augmentation(), spacing_mm=1.0, generator=torch.Generator())
+    warp = random_warp(centre, (8, 10), Augmentation(), spacing_mm=1.0, draws=Draws.of(0, [0]))
     torch.testing.assert_close(warp_images(image, warp)[:, 0], image, atol=1e-6, rtol=0)
-    torch.testing.assert_close(change_intensity(image, Augmentation(), generator=torch.Generator()), image)
+    torch.testing.assert_close(change_intensity(image, Augmentation(), draws=Draws.of(0, [0])), image)
 
 
-def test_same_generator_state_gives_the_same_batch() -> None:
-    image = torch.rand(3, 1, 16, 16)
+def test_a_case_is_changed_the_same_way_in_any_batch() -> None:
+    images = torch.rand(3, 2, 16, 16)
     strong = Augmentation(contrast=0.3, brightness=0.1, gamma=0.3, noise=0.1, cutout=1.0)
-    first = change_intensity(image, strong, generator=torch.Generator().manual_seed(1))
-    again = change_intensity(image, strong, generator=torch.Generator().manual_seed(1))
-    other = change_intensity(image, strong, generator=torch.Generator().manual_seed(2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    together = change_intensity(images, strong, draws=Draws.of(1, [4, 5, 6]))
+    alone = change_intensity(images[1:2], strong, draws=Draws.of(1, [5]))
+    torch.testing.assert_close(together[1:2], alone)
+    other = change_intensity(images, strong, draws=Draws.of(2, [4, 5, 6]))
+    assert (together != other).any()
+    assert (together != images).float().mean() > 0.9

@@ -180,8 +180,12 @@ def test_trains_localizes_and_beats_the_floor(tmp_path: Path, tiny_dataset: Path
     coarse, fine = SETTINGS.global_stage, SETTINGS.local_stage
     settings = replace(
         SETTINGS,
-        global_stage=replace(coarse, schedule=replace(coarse.schedule, iterations=60, validate_every=30)),
-        local_stage=replace(fine, schedule=replace(fine.schedule, iterations=12, validate_every=6, batch=2)),
+        global_stage=replace(
+            coarse, schedule=replace(coarse.schedule, iterations=200, validate_every=100, average=0.9)
+        ),
+        local_stage=replace(
+            fine, window=32, schedule=replace(fine.schedule, iterations=10, validate_every=10, batch=2, average=0.0)
+        ),
     )
     train_method("global_to_local", dataset, output=tmp_path / "model", device="cpu", settings=settings, preset="tiny")
     train_method("mean_shape", dataset, output=tmp_path / "floor", device="cpu")

@@ -1,6 +1,8 @@
 """The loop itself: a resumed run continues the same curve, the best validation wins, bad losses stop it."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from landmark_baselines import training
-from landmark_baselines.training import Schedule, batch_indices, fit, learning_rate_at, step_generator
+from landmark_baselines.augmentation import Draws
+from landmark_baselines.training import Schedule, Step, cases_at, clear_checkpoints, fit, launch, learning_rate_at
 from landmark_challenge.errors import ChallengeError
 
 SCHEDULE = Schedule(30, 4, 1e-2, policy="one-cycle", validate_every=10, average=0.9, gradient_norm=1.0)
@@ -20,8 +23,8 @@ def _model() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 1))
 
 
-def _loss(model: nn.Module, step: int) -> Tensor:
-    x = torch.randn(4, 3, generator=step_generator(1, step))
+def _loss(model: nn.Module, step: Step) -> Tensor:
+    x = Draws.of(1, step.positions(4)).normal(3)
     return (model(x).float() - x.sum(dim=1, keepdim=True)).square().mean()
 
 
@@ -32,7 +35,8 @@ def _validate(model: nn.Module) -> float:
 
 
 def _run(folder: Path, model: nn.Module, loss: object = _loss, **options: object) -> list[training.Point]:
-    settings = {"schedule": SCHEDULE, "stage": "demo", "seed": 1, "device": "cpu", "validate": _validate, **options}
+    fabric = launch("cpu")
+    settings = {"schedule": SCHEDULE, "stage": "demo", "seed": 1, "fabric": fabric, "validate": _validate, **options}
     return fit(model, loss, folder=folder, **settings)  # type: ignore[arg-type]
 
 
@@ -45,8 +49,8 @@ def test_a_killed_run_resumes_on_the_same_curve(tmp_path: Path, monkeypatch: pyt
     curve = _run(tmp_path / "whole", whole)
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
 
-    def dies_at_17(model: nn.Module, step: int) -> Tensor:
-        if step == 17:
+    def dies_at_17(model: nn.Module, step: Step) -> Tensor:
+        if step.number == 17:
             raise _KilledError
         return _loss(model, step)
 
@@ -61,14 +65,19 @@ def test_a_killed_run_resumes_on_the_same_curve(tmp_path: Path, monkeypatch: pyt
     assert [point.validation_mm for point in again] == [point.validation_mm for point in curve]
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
+    finished = _model()
+    assert _run(tmp_path / "cut", finished, dies_at_17, resume=True) == again  # a finished stage is not trained again
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, finished.state_dict()[key]), key
+    clear_checkpoints(tmp_path / "cut")
     assert not (tmp_path / "cut" / "demo.checkpoint").exists()
 
 
 def test_resume_refuses_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
 
-    def dies_at_5(model: nn.Module, step: int) -> Tensor:
-        if step == 5:
+    def dies_at_5(model: nn.Module, step: Step) -> Tensor:
+        if step.number == 5:
             raise _KilledError
         return _loss(model, step)
 
@@ -121,7 +130,58 @@ def test_one_cycle_rises_and_falls() -> None:
 
 
 def test_every_case_comes_once_per_epoch() -> None:
-    seen = torch.cat([batch_indices(10, 5, seed=3, step=step) for step in range(4)])
+    seen = torch.cat([cases_at(Step(number).positions(5), 10, seed=3) for number in range(4)])
     assert sorted(seen[:10].tolist()) == list(range(10))
     assert sorted(seen[10:].tolist()) == list(range(10))
     assert seen[:10].tolist() != seen[10:].tolist()
+
+
+def test_processes_share_the_batch_of_one() -> None:
+    alone = Step(7).positions(6)
+    shares = [Step(7, rank, 3).positions(6) for rank in range(3)]
+    assert sorted(position for share in shares for position in share) == alone
+    assert all(len(share) == 2 for share in shares)
+    together = Draws.of(5, alone).normal(2)
+    for rank, share in enumerate(shares):
+        assert torch.equal(Draws.of(5, share).normal(2), together[rank::3])
+
+
+PARALLEL = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from landmark_baselines.augmentation import Draws
+from landmark_baselines import training
+from landmark_baselines.training import Schedule, fit, launch
+
+training.precision_for = lambda device: "32-true"
+folder, devices = Path(sys.argv[1]), int(sys.argv[2])
+torch.set_num_threads(1)
+fabric = launch("cpu", devices=devices)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.BatchNorm1d(8).eval(), nn.Linear(8, 1))
+model[2].train = lambda mode=True: model[2]  # frozen statistics: synchronised ones have no CPU form
+
+def loss_of(model, step):
+    x = Draws.of(1, step.positions(8)).normal(3)
+    return (model(x).float() - x.sum(dim=1, keepdim=True)).square().mean()
+
+schedule = Schedule(20, 8, 1e-2, validate_every=20)
+fit(model, loss_of, fabric=fabric, validate=lambda _: 1.0, schedule=schedule, folder=folder, stage="s", seed=0)
+if fabric.global_rank == 0:
+    torch.save(model.state_dict(), folder / f"weights-{fabric.world_size}.pt")
+"""
+
+
+def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
+    script = tmp_path / "parallel.py"
+    script.write_text(PARALLEL)
+    for devices in (1, 2):
+        done = subprocess.run(
+            [sys.executable, str(script), str(tmp_path), str(devices)], capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (torch.load(tmp_path / f"weights-{n}.pt", weights_only=True) for n in (1, 2))
+    assert not torch.equal(one["0.weight"], torch.zeros(8, 3))
+    for key, value in one.items():
+        torch.testing.assert_close(value, two[key], atol=1e-5, rtol=1e-4)
