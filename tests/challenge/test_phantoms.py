@@ -11,7 +11,7 @@ from landmark_challenge.task import load_task
 
 TASKS = sorted(PHANTOMS)
 SEED = 20
-CASES = 40
+CASES = 24
 FLOOR_MM = 8.0
 
 
