@@ -100,7 +100,7 @@ def test_a_report_holds_everything_in_one_file(kit, points, tmp_path, dimension)
         assert f'id="plot-{name}"' in html
         for extension in ("svg", "png"):
             assert (tmp_path / f"r/figures/{name}.{extension}").stat().st_size > 1000
-    for name in ("landmarks", "observers", "subgroups", "worst-cases"):
+    for name in ("landmarks", "observers", "agreement", "subgroups", "worst-cases"):
         assert f'id="table-{name}"' in html
         assert (tmp_path / f"r/tables/{name}.csv").read_text().count("\n") > 1
         assert r"\bottomrule" in (tmp_path / f"r/tables/{name}.tex").read_text()

@@ -125,6 +125,23 @@ def _observer_row(
     )
 
 
+def agreement_table(metrics: Metrics) -> Table | None:
+    """Bland-Altman per axis: of this submission against the reference, and of every pair of observers."""
+    scores = metrics.aggregates
+    compared = [("this submission against the reference", scores.bias or {})]
+    if scores.observers is not None:
+        compared += [
+            (f"{pair.observers[0]} against {pair.observers[1]}", pair.agreement) for pair in scores.observers.pairs
+        ]
+    rows = tuple(
+        (Cell(title), Cell(axis), number(a.bias_mm), number(a.sd_mm), number(a.low_mm), number(a.high_mm))
+        for title, axes in compared
+        for axis, a in axes.items()
+    )
+    head = ("compared", "axis (LPS)", "mean difference (mm)", "SD", "95 % limits: low", "high")
+    return Table("agreement", "Agreement by axis (Bland-Altman)", head, rows) if rows else None
+
+
 def subgroup_table(metrics: Metrics) -> Table | None:
     """One row per value of every column of cases.csv."""
     groups = metrics.aggregates.subgroups

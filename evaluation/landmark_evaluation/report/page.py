@@ -34,7 +34,7 @@ def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Datas
     plots: list[tuple[str, str, Figure]] = []
     overlays = []
     if is_open:
-        further = (exports.observer_table, exports.clinical_table, exports.subgroup_table)
+        further = (exports.observer_table, exports.agreement_table, exports.clinical_table, exports.subgroup_table)
         tables += [table for table in (make(metrics) for make in further) if table is not None]
         tables.append(_worst_cases(evaluation))
         with styled():
@@ -52,6 +52,7 @@ def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Datas
         tables=tables,
         overlays=overlays,
         runtime=runtime,
+        largest=threshold_text(list(metrics.aggregates.sdr)[-1]),
         notes={"uncertainty": _uncertainty_note(metrics)},
     )
     for table in tables:
