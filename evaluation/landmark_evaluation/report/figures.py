@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ..metrics import success
@@ -95,7 +96,7 @@ def case_errors(error_mm: NDArray[np.float64]) -> Figure:
     axes.plot(place, largest[order], ".", color=PALETTE["--orange"], markersize=3, label="largest error of the case")
     axes.plot(place, means[order], ".", color=PALETTE["--blue"], markersize=4, label="mean error of the case")
     axes.set(xlabel="cases, worst first", ylabel="radial error (mm)", ylim=(0, None))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper right", fontsize=8.5)
     return figure
 
