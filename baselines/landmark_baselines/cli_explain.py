@@ -30,7 +30,7 @@ def explain(
     A volume is shown in three planes through the landmark. Writes <image stem>-<landmark>.png and .svg.
 
     \b
-    Example: landmarks explain model scan.nii.gz --landmark right-ostium --out pictures
+    Example: landmarks explain model scan.nii.gz --landmark ostium-right --out pictures
     """
     from .explain import draw, fields_of
 

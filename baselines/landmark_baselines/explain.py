@@ -1,8 +1,8 @@
 """The paper's Fig. 5: where the patches of an image point, which of them hold the landmark, and what they agree on.
 
-Noothout et al., IEEE TMI 39(12), 2020: orange displacement arrows, green squares around patches whose posterior is above
-0.5, a pink cross for the computed and a blue one for the reference landmark. Here every stage has a picture of its own,
-and a volume is shown in the three planes through the final point.
+Noothout et al., IEEE TMI 39(12), 2020: orange displacement arrows, green squares around patches whose posterior is
+above 0.5, a pink cross for the computed and a blue one for the reference landmark. Here every stage has a panel of its
+own, and a volume is shown in the three planes through the final point.
 """
 
 import math
@@ -100,10 +100,10 @@ def _panel(
     image, spacing = field.image, float(field.image.spacing_mm[0])
     shown = (plane.right, plane.along)
     where = image.mm_to_index(final_mm)[0]
-    picture = _slice(image.array, where, shown)
+    picture = slice_through(image.array, where, shown)
     height, width = picture.shape
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=(0, width * spacing, height * spacing, 0))
-    centres, displacement, posterior = _cells(field, where, shown)
+    centres, displacement, posterior = cells_through(field, where, shown)
     side = field.cell_voxels * spacing
     lower = centres.min(axis=(1, 2)) * spacing - side / 2
     upper = centres.max(axis=(1, 2)) * spacing + side / 2
@@ -113,8 +113,8 @@ def _panel(
         _arrows(axes, centres * spacing, displacement, side)
     for point_mm, colour, _ in marks:
         x, y = ((image.mm_to_index(point_mm)[0][list(shown)] + 0.5) * spacing).tolist()
-        axes.plot(x, y, "+", color=SCREEN, markersize=15, markeredgewidth=4.2)
-        axes.plot(x, y, "+", color=colour, markersize=13.5, markeredgewidth=2.2)
+        axes.plot(x, y, "+", color=SCREEN, markersize=13.5, markeredgewidth=3.8)
+        axes.plot(x, y, "+", color=colour, markersize=12, markeredgewidth=2)
     for inner in outline:
         _window(axes, inner, shown)
     axes.set(xlim=(lower[0], upper[0]), ylim=(upper[1], lower[1]), facecolor=SCREEN, xlabel="mm")
@@ -126,7 +126,7 @@ def _panel(
     axes.set_title(f"{beginning}: patches of {side:.3g} mm{best}", fontsize=9 if not plane.title else 8)
 
 
-def _slice(array: NDArray, where: NDArray[np.float64], shown: tuple[int, int]) -> NDArray:
+def slice_through(array: NDArray, where: NDArray[np.float64], shown: tuple[int, int]) -> NDArray:
     """The (along, right) picture through the index `where`; a point outside the image shows the nearest slice."""
     if array.ndim == 2:
         return array
@@ -136,7 +136,7 @@ def _slice(array: NDArray, where: NDArray[np.float64], shown: tuple[int, int]) -
     return picture  # the remaining axes are (z,) y, x, so the larger of the shown ones comes first: along, right
 
 
-def _cells(
+def cells_through(
     field: VectorField, where: NDArray[np.float64], shown: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64] | None]:
     """Centres (2, a, b) from the image's corner, displacements (2, a, b) and posteriors (a, b), through `where`.
@@ -165,8 +165,8 @@ def _arrows(axes: Axes, centres_mm: NDArray[np.float64], displacement: NDArray[n
     longest = float(np.log1p(length).max()) or 1.0
     arrow = arrow / np.maximum(length, 1e-9) * np.log1p(length) / longest * 0.95 * step * side_mm
     axes.quiver(
-        *start, *arrow, color=ARROW, angles="xy", scale_units="xy", scale=1, units="width",
-        width=0.0034, headwidth=4.0, headlength=4.4, headaxislength=4.0, minlength=0, edgecolor=SCREEN, linewidth=0.35,
+        *start, *arrow, color=ARROW, angles="xy", scale_units="xy", scale=1, units="inches", width=0.02, minlength=0,
+        headwidth=3.8, headlength=4.2, headaxislength=3.8, edgecolor=SCREEN, linewidth=0.3,
     )  # fmt: skip
 
 

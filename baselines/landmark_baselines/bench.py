@@ -1,0 +1,224 @@
+"""Where the time of a model goes, and how much of what this machine can do its network part uses."""
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from landmark_challenge.dataset import Case, Dataset
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.landmarks import write_landmarks
+from landmark_challenge.platform import Localizer
+
+from .blocks import CHANNELS_LAST, CONV, fast_bfloat16
+from .checkpoints import Model
+from .cold_start import cold_start, peak_ram_mb, restart_peak
+from .method import load_model, resolve_device
+from .stopwatch import PARTS, measured, span
+from .training import report
+
+PEAK_CHANNELS = 128
+# Sides of the inputs that the peak is looked for at; the fastest is taken.
+PEAK_SIDES = {("cpu", 2): (64, 96, 128), ("cpu", 3): (16, 20, 24), ("cuda", 2): (512, 1024), ("cuda", 3): (64, 96)}
+PEAK_SECONDS = 0.04  # about how long one look at the peak takes
+
+
+@dataclass(frozen=True)
+class CaseTime:
+    """One warm case: its parts in seconds, its memory, its arithmetic, and the machine's peak around it."""
+
+    case: str
+    seconds: float
+    parts_s: dict[str, float]
+    peak_ram_mb: float
+    peak_vram_mb: float | None
+    gflop: float
+    peak_gflop_per_s: float
+
+    @property
+    def share_of_peak(self) -> float | None:
+        """GFLOP/s of the network part as a share of the peak; None for a method without a network."""
+        network = self.parts_s.get("network", 0.0)
+        return self.gflop / network / self.peak_gflop_per_s if network and self.gflop else None
+
+
+def measure(
+    model: Path, dataset: Dataset, saved: Model, *, split: str = "test", cases: int | None = None, device: str = "auto"
+) -> dict[str, Any]:
+    """All figures of `landmarks bench`, ready for JSON: times in seconds, memory in 10^6 bytes."""
+    chosen = dataset.cases(split=split)[:cases]
+    if not chosen:
+        raise ChallengeError(f"{dataset.folder}: wanted cases in split '{split}', there are none")
+    where = resolve_device(device)
+    report(f"cold start with {chosen[0].name}")
+    cold = cold_start(model, dataset.image_path(chosen[0].name), device=where)
+    localizer = load_model(model, device=where)
+    times = warm_times(localizer, dataset, chosen, device=torch.device(where))
+    shares = [time.share_of_peak for time in times if time.share_of_peak is not None]
+    network = [time.gflop / time.parts_s["network"] for time in times if time.share_of_peak is not None]
+    return {
+        "method": saved.method,
+        "preset": saved.preset,
+        "task": dataset.task.name,
+        "split": split,
+        "n_cases": len(chosen),
+        "device": device_name(torch.device(where)),
+        "threads": torch.get_num_threads(),
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "cold": {key: round(value, 3) for key, value in cold.items()},
+        "warm": {
+            "total_s": _summary([time.seconds for time in times]),
+            **{f"{part}_s": _summary([time.parts_s.get(part, 0.0) for time in times]) for part in (*PARTS, "other")},
+        },
+        "peak_ram_mb": round(max(time.peak_ram_mb for time in times), 1),
+        "peak_vram_mb": _largest([time.peak_vram_mb for time in times]),
+        "gflop_per_case": _summary([time.gflop for time in times]),
+        "network_gflop_per_s": _summary(network) if network else None,
+        "peak_gflop_per_s": _summary([time.peak_gflop_per_s for time in times]),
+        "share_of_peak": _summary(shares) if shares else None,
+        "cases": [asdict(time) for time in times],
+    }
+
+
+def warm_times(
+    localizer: Localizer, dataset: Dataset, cases: Sequence[Case], *, device: torch.device
+) -> list[CaseTime]:
+    """Every case once to count its arithmetic and to warm up, then once measured, the peak taken before and after."""
+    gflop = []
+    for number, case in enumerate(cases, 1):
+        gflop.append(count_gflop(lambda case=case: localizer.localize(dataset.image(case.name))))  # type: ignore[misc]
+        if number == len(cases) or number % 10 == 0:
+            report(f"counted {number} of {len(cases)} cases")
+    peak = peak_meter(dataset.task.dimension, device)
+    times = []
+    before = peak()
+    with tempfile.TemporaryDirectory() as folder:
+        for case, arithmetic in zip(cases, gflop, strict=True):
+            one = _one_case(localizer, dataset, case, Path(folder), device=device)
+            after = peak()
+            times.append(CaseTime(case.name, *one, gflop=arithmetic, peak_gflop_per_s=(before + after) / 2))
+            before = after
+    return times
+
+
+def _one_case(
+    localizer: Localizer, dataset: Dataset, case: Case, folder: Path, *, device: torch.device
+) -> tuple[float, dict[str, float], float, float | None]:
+    """Seconds, seconds by part, and the peaks of RAM and VRAM of one case from its file to its answer."""
+    restart_peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    begun = time.perf_counter()
+    with measured() as watch:
+        with span("read"):
+            image = dataset.image(case.name)
+        found = localizer.localize(image)
+        with span("write"):
+            write_landmarks(folder / f"{case.name}.json", found.landmarks)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds = time.perf_counter() - begun
+    parts = {**watch.seconds, "other": max(0.0, seconds - sum(watch.seconds.values()))}
+    vram = torch.cuda.max_memory_reserved(device) / 1e6 if device.type == "cuda" else None
+    return seconds, parts, peak_ram_mb(), vram
+
+
+def count_gflop(work: Callable[[], object]) -> float:
+    """10^9 floating-point operations of `work`, a multiplication and an addition counted apart.
+
+    Convolutions and matrix products only, which is where networks spend them.
+    """
+    counter = FlopCounterMode(display=False)
+    with counter:
+        work()
+    return counter.get_total_flops() / 1e9
+
+
+def peak_meter(ndim: int, device: torch.device) -> Callable[[], float]:
+    """A function that measures what this machine can do right now, in GFLOP/s, at the kind of convolution of networks.
+
+    3x3(x3) convolutions of 128 channels, channels-last, in bfloat16 where the device is fast at it, at the size of
+    input that is fastest here.
+    """
+    dtype = torch.bfloat16 if device.type == "cuda" or fast_bfloat16() else torch.float32
+    layer = CONV[ndim](PEAK_CHANNELS, PEAK_CHANNELS, 3, padding=1, bias=False)
+    layer = layer.to(device, dtype).to(memory_format=CHANNELS_LAST[ndim])  # type: ignore[call-overload]
+    sides = PEAK_SIDES[(device.type, ndim)]
+    rates = {side: max(_rate(layer, side, ndim, device, dtype) for _ in range(2)) for side in sides}
+    best = max(rates, key=lambda side: rates[side])
+    return lambda: _rate(layer, best, ndim, device, dtype)
+
+
+@torch.inference_mode()
+def _rate(layer: nn.Module, side: int, ndim: int, device: torch.device, dtype: torch.dtype) -> float:
+    """GFLOP/s of `layer` on an input of `side`: the median of repetitions."""
+    x = torch.randn(1, PEAK_CHANNELS, *[side] * ndim).to(device, dtype).contiguous(memory_format=CHANNELS_LAST[ndim])
+    gflop = 2 * PEAK_CHANNELS**2 * 3**ndim * side**ndim / 1e9
+    layer(x)
+    seconds: list[float] = []
+    while sum(seconds) < PEAK_SECONDS or len(seconds) < 3:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        begun = time.perf_counter()
+        layer(x)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begun)
+    return gflop / float(np.median(seconds))
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the processor or the graphics card."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return f"{names[0]} ({os.cpu_count()} cores)"
+    return platform.processor() or platform.machine()
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """The figures as lines for a terminal."""
+    warm, cold = result["warm"], result["cold"]
+    lines = [
+        f"{result['method']} ({result['preset']}) for {result['task']}: {result['n_cases']} cases of {result['split']}",
+        f"  on {result['device']}, {result['threads']} threads, torch {result['versions']['torch']}",
+        f"  cold start   {cold['seconds']:.2f} s (import {cold['import_s']:.2f}, load {cold['load_s']:.2f}, "
+        f"first case {cold['first_case_s']:.2f}), {cold['peak_ram_mb']:.0f} MB",
+        f"  {'warm case':<12} {'median':>9} {'p95':>9}",
+    ]
+    for part in ("total", *PARTS, "other"):
+        row = warm[f"{part}_s"]
+        lines.append(f"    {part:<10} {row['median'] * 1000:>6.1f} ms {row['p95'] * 1000:>6.1f} ms")
+    lines.append(f"  peak memory  {result['peak_ram_mb']:.0f} MB" + (
+        f", on the device {result['peak_vram_mb']:.0f} MB" if result["peak_vram_mb"] is not None else ""
+    ))  # fmt: skip
+    lines.append(f"  arithmetic   {result['gflop_per_case']['median']:.2f} GFLOP per case")
+    if result["share_of_peak"]:
+        lines.append(
+            f"  network      {result['network_gflop_per_s']['median']:.0f} GFLOP/s, "
+            f"{100 * result['share_of_peak']['median']:.0f} % of this machine's "
+            f"{result['peak_gflop_per_s']['median']:.0f} GFLOP/s (median of both, in the same run)"
+        )
+    return "\n".join(lines)
+
+
+def _summary(values: Sequence[float]) -> dict[str, float]:
+    return {"median": round(float(np.median(values)), 5), "p95": round(float(np.percentile(values, 95)), 5)}
+
+
+def _largest(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(max(known), 1) if known else None
