@@ -2,14 +2,15 @@
 #
 # Needs Docker and, to fetch wheels, pip on the host: a container may have no route to a package index, so every image is
 # built offline. Knobs, all optional: LANDMARKS_BASE (Python base image), LANDMARKS_GPU_BASE (one that carries torch for
-# CUDA 12.6), LANDMARKS_MEMORY_MB (limit in tests), PYTHON (the host's Python with pip).
+# CUDA 12.6), LANDMARKS_TORCH_INDEX (where PyTorch's CPU wheels are, if pip's index has none), LANDMARKS_MEMORY_MB (limit
+# in tests), PYTHON (the host's Python with pip).
 
 DOCKER_FOLDER=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(dirname "$DOCKER_FOLDER")
 CPU_BASE=${LANDMARKS_BASE:-python:3.11-slim-bookworm}
 GPU_BASE=${LANDMARKS_GPU_BASE:-pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime}
 MEMORY_MB=${LANDMARKS_MEMORY_MB:-4096}
-TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX=${LANDMARKS_TORCH_INDEX:-}
 # Without BuildKit's plug-in the classic builder does the same work.
 export DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-$(docker buildx version >/dev/null 2>&1 && echo 1 || echo 0)}
 
@@ -62,8 +63,9 @@ fetch_wheels() {
         --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform any
         --dest "$wheels.part" --requirement "$wheels.part/requirements.txt")
     { "${download[@]}" 2>"$wheels.part/log" ||
-        "${download[@]}" --extra-index-url "$TORCH_CPU_INDEX" 2>>"$wheels.part/log"; } ||
-        { tail -n 5 "$wheels.part/log" >&2; die "cannot fetch the wheels of '$set' with $python -m pip"; }
+        { [ -n "$TORCH_INDEX" ] && "${download[@]}" --extra-index-url "$TORCH_INDEX" 2>>"$wheels.part/log"; }; } ||
+        { tail -n 5 "$wheels.part/log" >&2; die "cannot fetch the wheels of '$set' with $python -m pip; where its index has \
+no CPU build of torch, set LANDMARKS_TORCH_INDEX to PyTorch's own"; }
     cp "$requirements" "$wheels.part/fetched-for"
     mv "$wheels.part" "$wheels"
 }
