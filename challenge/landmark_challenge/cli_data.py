@@ -146,6 +146,7 @@ def data_check(dataset: Path, html: Path | None, thumbnails: int) -> None:
     help="Whether scores may tell more than what ranks: per landmark and per case only where open.",
 )
 @click.option("--details", is_flag=True, help="Let the evaluation container write details.json; only with open.")
+@click.option("--observer", help="Score against this rater in place of the task's rule.")
 @click.option("--keep-names", is_flag=True, help="Leave hidden cases their names, where those tell nothing.")
 def data_hide(
     dataset: Path,
@@ -155,6 +156,7 @@ def data_hide(
     subset: str | None,
     disclosure: Literal["open", "protected"],
     details: bool,
+    observer: str | None,
     keep_names: bool,
 ) -> None:
     """Write DATASET as a public part and the reference folder, what an evaluation container scores against.
@@ -170,11 +172,13 @@ def data_hide(
 
     source = Dataset(dataset)
     if public is None:
-        header = write_reference(source, reference, split=split, subset=subset, disclosure=disclosure, details=details)
+        header = write_reference(
+            source, reference, split=split, subset=subset, disclosure=disclosure, details=details, observer=observer
+        )
     else:
         header = hide(
             source, public=public, reference=reference, split=split, subset=subset,
-            disclosure=disclosure, details=details, keep_names=keep_names,
+            disclosure=disclosure, details=details, observer=observer, keep_names=keep_names,
         )  # fmt: skip
         click.echo(summary(Dataset(public)))
     click.echo(f"{reference}: {len(header.cases)} cases, reference {header.rule}, {header.disclosure}; keep it private")

@@ -45,12 +45,13 @@ def hide(
     subset: str | None = None,
     disclosure: Literal["open", "protected"] = "protected",
     details: bool = False,
+    observer: str | None = None,
     keep_names: bool = False,
 ) -> ReferenceHeader:
     """Write the public part and the reference folder of `dataset`, both or neither.
 
     split, subset: what is hidden; other cases of that split are in neither part. Unless `keep_names`, hidden cases get
-    new names, and `names.csv` in the reference folder says which is which. Raises ChallengeError where something hidden
+    new names, and `names.csv` in the reference folder says which is which. observer: see `write_reference`. Raises ChallengeError where something hidden
     would be public: a training image that is a copy of a hidden one, a hidden name or time.
     """
     hidden = dataset.cases(split=split, subset=subset)
@@ -67,7 +68,7 @@ def hide(
             _write_hidden(writer, dataset, order, renamed)
             header = _write_reference(
                 dataset, order, renamed, writer.folder, reference,
-                split=split, disclosure=disclosure, details=details,
+                split=split, disclosure=disclosure, details=details, observer=observer,
             )  # fmt: skip
         _write_names(reference / NAMES_TABLE, order, renamed)
     except BaseException:

@@ -13,7 +13,7 @@ from . import files
 from .dataset import REFERENCE, Case, Dataset
 from .errors import ChallengeError
 from .landmarks import write_landmarks
-from .task import Task
+from .task import ReferenceRule, Task
 
 HEADER = "reference.json"
 SECRET_BYTES = 32
@@ -87,17 +87,23 @@ def write_reference(
     subset: str | None = None,
     disclosure: Literal["open", "protected"] = "protected",
     details: bool = False,
+    observer: str | None = None,
 ) -> ReferenceHeader:
     """Write the reference folder of one split of `dataset`, whole or not at all; every observer goes with it.
 
+    observer: whose points are scored in place of the task's rule; the task that travels with the folder says so.
     Raises ChallengeError for a split without cases, or a case without a reference.
     """
     cases = dataset.cases(split=split, subset=subset)
     if not cases:
         raise ChallengeError(f"{dataset.folder}: wanted cases in the split '{split}', there are none")
+    task = dataset.task
+    if observer is not None:
+        named = ReferenceRule(rule="observer", observers=(observer,))
+        task = task.model_copy(update={"reference": named})
     header = ReferenceHeader(
-        task=dataset.task,
-        rule=dataset.task.reference.text,
+        task=task,
+        rule=task.reference.text,
         disclosure=disclosure,
         split=split,
         details=details,
@@ -105,12 +111,13 @@ def write_reference(
         cases={case.name: _describe(dataset, case) for case in cases},
     )
     with files.staged_folder(folder) as staging:
-        for observer in dataset.observers:
+        for who in dataset.observers:
+            source = observer if who == REFERENCE and observer is not None else who
             for case in cases:
                 # A rater need not have marked every case; what is scored must be there.
-                if observer == REFERENCE or dataset.landmarks_path(case.name, observer=observer).is_file():
-                    points = dataset.landmarks(case.name, observer=observer)
-                    write_landmarks(staging / "landmarks" / observer / f"{case.name}.json", points)
+                if who == REFERENCE or dataset.landmarks_path(case.name, observer=who).is_file():
+                    points = dataset.landmarks(case.name, observer=source)
+                    write_landmarks(staging / "landmarks" / who / f"{case.name}.json", points)
         files.write_json(staging / HEADER, header.model_dump(mode="json", exclude_none=True))
     return header
 

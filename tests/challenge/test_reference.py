@@ -6,7 +6,7 @@ import pytest
 from landmark_challenge.dataset import Case, Dataset, DatasetWriter
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image
-from landmark_challenge.landmarks import Landmarks
+from landmark_challenge.landmarks import Landmarks, read_landmarks
 from landmark_challenge.reference import read_reference_header, write_reference
 from landmark_challenge.task import load_task
 
@@ -71,3 +71,18 @@ def test_a_split_without_cases_is_refused(dataset, tmp_path):
     with pytest.raises(ChallengeError, match="validation"):
         write_reference(dataset, tmp_path / "hidden", split="validation")
     assert not (tmp_path / "hidden").exists()
+
+
+def test_another_observer_can_be_what_is_scored(tmp_path):
+    with DatasetWriter(tmp_path / "data", load_task("ceph-19"), source="test", licence="none") as writer:
+        points = {"senior": Landmarks(["sella"], [[1, 2, 0]]), "junior": Landmarks(["sella"], [[3, 2, 0]])}
+        writer.add(Case("b", "test", "b"), None, points)
+    write_reference(Dataset(tmp_path / "data"), tmp_path / "hidden", observer="senior")
+    header = read_reference_header(tmp_path / "hidden")
+    assert header.rule == header.task.reference.text == "senior"
+    for observer, x in (("reference", 1.0), ("senior", 1.0), ("junior", 3.0)):
+        points = read_landmarks(tmp_path / "hidden" / "landmarks" / observer / "b.json")
+        assert points.points_mm[0, 0] == x
+    with pytest.raises(ChallengeError, match="observers"):
+        write_reference(Dataset(tmp_path / "data"), tmp_path / "other", observer="nobody")
+    assert not (tmp_path / "other").exists()
