@@ -51,8 +51,9 @@ def hide(
     """Write the public part and the reference folder of `dataset`, both or neither.
 
     split, subset: what is hidden; other cases of that split are in neither part. Unless `keep_names`, hidden cases get
-    new names, and `names.csv` in the reference folder says which is which. observer: see `write_reference`. Raises ChallengeError where something hidden
-    would be public: a training image that is a copy of a hidden one, a hidden name or time.
+    new names, and `names.csv` in the reference folder says which is which. observer: see `write_reference`. Raises
+    ChallengeError where something hidden would be public: a training image that is a copy of a hidden one, a hidden
+    name or time.
     """
     hidden = dataset.cases(split=split, subset=subset)
     if not hidden:
