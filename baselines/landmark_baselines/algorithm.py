@@ -25,7 +25,8 @@ MODE_VARIABLE = "LANDMARKS_API_METHOD"  # the platform strips GRAND_CHALLENGE_* 
 class Algorithm(BaseModel):
     """algorithm.yaml: what an algorithm container is made of.
 
-    name: the image is `landmarks-<name>`, without it `landmarks-<folder>`. libraries: the base image, `light` (NumPy, SimpleITK) or `torch`.
+    name: the image is `landmarks-<name>`, without it `landmarks-<folder>`. libraries: the base image, `light` (NumPy,
+    SimpleITK) or `torch`.
     loader: `module:function`, called with the model folder and `device=`, gives a Localizer. max_error_mm: the mean
     error up to which test.sh passes.
     """

@@ -1,7 +1,7 @@
 """Your method. This is the one file to edit; `load` is what the container calls.
 
-You get an image with its geometry and give points in millimetres. Everything else (the platform's input and output, both
-API modes, the fall-back when a case fails) is `landmark_challenge.platform`, which you should not need to touch.
+You get an image with its geometry and give points in millimetres. Everything else (the platform's input and output,
+both API modes, the fall-back when a case fails) is `landmark_challenge.platform`, which you should not need to touch.
 """
 
 import json
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from landmark_challenge.images import Image
 from landmark_challenge.landmarks import Landmarks, Localization
 from landmark_challenge.task import Task, load_task

@@ -14,17 +14,22 @@ OWN_COMMANDS = {
     "data": "landmark_challenge.cli_import:data",
     "convert": "landmark_challenge.cli_import:convert",
     "run": "landmark_challenge.cli_run:run",
+    "check-image": "landmark_challenge.cli_check:check_image",
     "demo": "landmark_challenge.demo:demo",
 }
 # One line each for `landmarks --help`, so that asking for help imports nothing.
 SUMMARIES = {
+    "bench": "Measure where the time of a model goes.",
+    "check-image": "Rehearse what the platform checks of an algorithm image.",
     "compare": "Rank several results against each other.",
     "convert": "Convert points between formats.",
     "data": "Make, import, check and hide datasets.",
     "demo": "The whole loop on synthetic images.",
+    "explain": "Show why a landmark is where a model says.",
     "evaluate": "Score predictions against a reference.",
     "predict": "Localize the landmarks of single images.",
     "run": "Localize a dataset with a model or a container.",
+    "study": "Train and compare the rows of a method's ablation.",
     "task": "List and show tasks.",
     "train": "Train a method on a dataset.",
 }

@@ -1,17 +1,20 @@
 """Algorithm images run over cases through the Docker SDK, under the platform's limits. The only import of docker."""
 
 import inspect
+import io
 import json
 import socket as sockets
+import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from docker.client import DockerClient
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import DeviceRequest, Ulimit
 from requests.exceptions import ConnectionError as RequestConnectionError
@@ -22,9 +25,14 @@ from .errors import ChallengeError
 from .running import CaseFailedError, Limits, Measured, workspace
 
 API_METHOD_LABEL = "org.grand-challenge.api-method"
+API_METHODS = ("exec", "invoke")
+ROOT_USERS = ("", "root", "0")
+STRIPPED_PREFIX = "GRAND_CHALLENGE_"  # of environment variables, before a program sees them
 RESERVED_MB = 1024  # what the platform keeps of an instance's memory for itself
 MEMORY_POLL_S = 0.25
 KILLED_EXIT_CODE = 137
+NO_ANSWER = 0  # the invoke client's status where nothing answered
+MAX_RUN_S = 7 * 86_400
 
 
 def connect() -> DockerClient:
@@ -58,8 +66,20 @@ def image_exists(tag: str) -> bool:
     return True
 
 
-def image_identity(tag: str) -> tuple[str, str]:
-    """Id and API method of an image. Raises ChallengeError for one that the platform's import would refuse."""
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the engine knows of an image. size_bytes: unpacked. user: as configured, empty where it is not."""
+
+    identity: str
+    size_bytes: int
+    user: str
+    architecture: str
+    labels: Mapping[str, str]
+    environment: tuple[str, ...]
+
+
+def image_facts(tag: str) -> ImageFacts:
+    """What the engine knows of the image of this tag. Raises ChallengeError where there is none."""
     client = connect()
     try:
         attributes = client.images.get(tag).attrs
@@ -67,13 +87,42 @@ def image_identity(tag: str) -> tuple[str, str]:
         raise ChallengeError(f"{tag}: wanted an image that the engine has, there is none of this tag") from None
     finally:
         client.close()
-    method = (attributes["Config"].get("Labels") or {}).get(API_METHOD_LABEL, "exec")
-    user = attributes["Config"].get("User", "")
-    if method not in {"exec", "invoke"}:
+    config = attributes["Config"]
+    return ImageFacts(
+        attributes["Id"],
+        int(attributes["Size"]),
+        config.get("User") or "",
+        f"{attributes['Os']}/{attributes['Architecture']}",
+        config.get("Labels") or {},
+        tuple(config.get("Env") or ()),
+    )
+
+
+def file_in_image(tag: str, path: str) -> str | None:
+    """The text of a file in an image, which need not run for that; None where there is no such file."""
+    client = connect()
+    container = client.containers.create(tag, command=["none"])
+    try:
+        chunks, _ = container.get_archive(path)
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+            member = archive.extractfile(archive.getmembers()[0])
+            return None if member is None else member.read().decode(errors="replace")
+    except NotFound:
+        return None
+    finally:
+        _remove(container)
+        client.close()
+
+
+def image_identity(tag: str) -> tuple[str, str]:
+    """Id and API method of an image. Raises ChallengeError for one that the platform's import would refuse."""
+    facts = image_facts(tag)
+    method = facts.labels.get(API_METHOD_LABEL, "exec")
+    if method not in API_METHODS:
         raise ChallengeError(f"{tag}: label {API_METHOD_LABEL}: wanted exec or invoke, got '{method}'")
-    if user.split(":")[0] in {"", "root", "0"}:
-        raise ChallengeError(f"{tag}: wanted a user that is not root, got '{user}'")
-    return attributes["Id"], method
+    if facts.user.split(":")[0] in ROOT_USERS:
+        raise ChallengeError(f"{tag}: wanted a user that is not root, got '{facts.user}'")
+    return facts.identity, method
 
 
 def limit_options(limits: Limits) -> dict[str, Any]:
@@ -113,21 +162,31 @@ class _MemoryWatch(threading.Thread):
 
     def run(self) -> None:
         """Sample until stopped or the container is gone."""
-        while not self._stopped.is_set():
-            try:
-                stats = self._container.stats(stream=False, one_shot=True).get("memory_stats") or {}
-            except (DockerException, OSError, ValueError):
-                return  # the container is gone
-            details = stats.get("stats") or {}
-            cache = details.get("total_inactive_file", details.get("inactive_file", 0))
-            self.peak_bytes = max(self.peak_bytes, int(stats.get("usage", 0)) - int(cache))
+        while not self._stopped.is_set() and self.sample():
             self._stopped.wait(MEMORY_POLL_S)
+
+    def sample(self) -> bool:
+        """Look once; whether the container is still there."""
+        used = _working_set_bytes(self._container)
+        self.peak_bytes = max(self.peak_bytes, used or 0)
+        return used is not None
 
     def stop(self) -> float | None:
         """End the sampling; the peak in MB, None where nothing was seen."""
         self._stopped.set()
         self.join(timeout=5)
         return self.peak_bytes / 1e6 if self.peak_bytes else None
+
+
+def _working_set_bytes(container: Container) -> int | None:
+    """Memory in use less evictable file cache; None once the container is gone."""
+    try:
+        stats = container.stats(stream=False, one_shot=True).get("memory_stats") or {}
+    except (DockerException, OSError, ValueError):
+        return None
+    details = stats.get("stats") or {}
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    return int(stats.get("usage", 0)) - int(cache)
 
 
 class _ImageRunner:
@@ -137,6 +196,8 @@ class _ImageRunner:
         self._tag = tag
         self._limits = limits
         self._client = connect()
+        variables = [variable.partition("=")[0] for variable in image_facts(tag).environment]
+        self._stripped = [name for name in variables if name.upper().startswith(STRIPPED_PREFIX)]
         self._stack = workspace()
         folder = self._stack.__enter__()
         self.input_folder, self.output_folder = folder / "input", folder / "output"
@@ -154,8 +215,11 @@ class _ImageRunner:
             str(self.input_folder): {"bind": "/input", "mode": "ro"},
             str(self.output_folder): {"bind": "/output", "mode": "rw"},
         }
+        options = limit_options(self._limits)
+        # None takes a variable of the image away, as the platform does.
+        options["environment"] |= dict.fromkeys(self._stripped)
         try:
-            return self._client.containers.create(self._tag, volumes=volumes, **limit_options(self._limits))
+            return self._client.containers.create(self._tag, volumes=volumes, **options)
         except (APIError, ImageNotFound) as error:
             raise ChallengeError(f"{self._tag}: cannot be started ({_one_line(error)})") from None
 
@@ -193,7 +257,7 @@ class InvokeRunner(_ImageRunner):
         self._server: Container | None = None
         self._client_side: Container | None = None
         self._watch: _MemoryWatch | None = None
-        self._was_healthy = False
+        self.start_s: float | None = None
 
     def run(self) -> Measured:
         """Call the server once on what lies in the input folder. Raises CaseFailedError."""
@@ -204,19 +268,25 @@ class InvokeRunner(_ImageRunner):
             self._connection.sendall(b"call\n")
             answer = next(self._answers)
         except (OSError, StopIteration):
+            answer = {"status": NO_ANSWER}
+        if answer["status"] == NO_ANSWER:
             late = f"took longer than {self._limits.time_s:g} s"
             reason = _reason(self._server, None) if _exited(self._server) else late
             self._stop()
-            raise CaseFailedError(reason) from None
-        if answer["status"] != 201:
-            reason = f"invoke endpoint returned status {answer['status']}, expected 201: {_last_line(self._server)}"
-            if answer["status"] == 0:
-                time.sleep(0.2)  # until the engine knows why the program ended
-                reason = _reason(self._server, None)
-                self._stop()
             raise CaseFailedError(reason)
-        peak = self._watch.peak_bytes if self._watch else 0
+        if answer["status"] != 201:
+            what = f"invoke endpoint returned status {answer['status']}, expected 201"
+            raise CaseFailedError(f"{what}: {_last_line(self._server)}")
+        peak = 0
+        if self._watch is not None:
+            self._watch.sample()  # a fast call could fall between two samples
+            peak = self._watch.peak_bytes
         return Measured(exec_s=None, invoke_s=float(answer["seconds"]), peak_memory_mb=peak / 1e6 if peak else None)
+
+    def memory_mb(self) -> float | None:
+        """What the server uses now; None where none runs."""
+        used = None if self._server is None else _working_set_bytes(self._server)
+        return None if used is None else used / 1e6
 
     def _start(self) -> None:
         self._server = self._create()
@@ -240,18 +310,18 @@ class InvokeRunner(_ImageRunner):
             self._connection.settimeout(self._limits.start_s + 30)
             self._client_side.start()
             self._answers = _json_lines(self._connection)
-            healthy = next(self._answers, {}).get("healthy", False)
+            _end_together(self._server, self._client_side)
+            first = next(self._answers, {})
             self._connection.settimeout(self._limits.time_s + 5)
         except (DockerException, OSError) as error:
+            first = {"problem": _one_line(error)}
+        if not first.get("healthy", False):
+            late = first.get("problem", f"not healthy after {self._limits.start_s:g} s")
+            problem = f"the server did not start: {_reason(self._server, None) if _exited(self._server) else late}"
             self._stop()
-            raise CaseFailedError(f"the server did not start: {_one_line(error)}") from None
-        if not healthy:
-            reason = _reason(self._server, None)
-            self._stop()
-            problem = f"the server did not become healthy: {reason}"
             # Never yet: every case would wait and fail in the same way.
-            raise CaseFailedError(problem) if self._was_healthy else ChallengeError(f"{self._tag}: {problem}")
-        self._was_healthy = True
+            raise CaseFailedError(problem) if self.start_s is not None else ChallengeError(f"{self._tag}: {problem}")
+        self.start_s = float(first["seconds"])
 
     def _stop(self) -> None:
         if self._watch is not None:
@@ -265,6 +335,17 @@ class InvokeRunner(_ImageRunner):
         """Stop the server and give everything back."""
         self._stop()
         super().close()
+
+
+def _end_together(server: Container, beside: Container) -> None:
+    """Remove the container `beside` when the server ends, so that nobody waits for a server that is gone."""
+
+    def work() -> None:
+        with suppress(DockerException, OSError):
+            server.wait(timeout=MAX_RUN_S)
+        _remove(beside)
+
+    threading.Thread(target=work, daemon=True).start()
 
 
 def _json_lines(connection: sockets.socket) -> Iterator[dict[str, Any]]:
@@ -304,9 +385,14 @@ def _timestamp(text: str) -> float:
 
 
 def _exited(container: Container) -> bool:
+    """Whether a container has ended; one that lost its connection gets a moment to be seen to end."""
     with suppress(DockerException):
-        container.reload()
-        return bool(container.status != "running")
+        for _ in range(10):
+            container.reload()
+            if container.status != "running":
+                return True
+            time.sleep(0.05)
+        return False
     return True
 
 

@@ -5,9 +5,9 @@ import json
 import shutil
 import tarfile
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from .conftest import BASELINES, ROOT, docker, script
 
@@ -34,7 +34,7 @@ def test_a_model_broken_on_purpose_fails(built, name, tmp_path):
     header["mean_shape"] = {key: [value + 0.2 for value in point] for key, point in header["mean_shape"].items()}
     (broken / "model.json").write_text(json.dumps(header))
     weights = load_file(broken / "weights.safetensors")
-    save_file({key: np.zeros_like(value) for key, value in weights.items()}, broken / "weights.safetensors")
+    save_file({key: torch.zeros_like(value) for key, value in weights.items()}, broken / "weights.safetensors")
     (broken / "weights.safetensors").chmod(0o644)
     done = script(f"baselines/{name}/test.sh", "--model", broken, check=False)
     assert done.returncode != 0

@@ -1,0 +1,133 @@
+"""`landmarks check-image` on a good image and on images that are wrong in one way each."""
+
+import subprocess
+
+import pytest
+from click.testing import CliRunner
+
+from landmark_challenge.cli import cli
+
+from .conftest import ROOT, script
+
+pytestmark = pytest.mark.docker
+SAMPLES = ROOT / "baselines/template/test"
+
+METHOD = (ROOT / "baselines/template/method.py").read_text()
+ANSWER = "        return Localization(self.mean_shape(image))\n"
+assert ANSWER in METHOD
+
+
+def method(body: str) -> str:
+    """The template's method with another body of `localize`."""
+    return METHOD.replace(ANSWER, "".join(f"        {line}\n" for line in body.splitlines()))
+
+
+@pytest.fixture(scope="module")
+def template(engine):
+    script("baselines/template/build.sh", "--cpu")
+    return "landmarks-template"
+
+
+@pytest.fixture
+def variant(template, tmp_path):
+    """Builds an image on top of the template's: other Dockerfile lines, another method."""
+    tags = []
+
+    def build(*lines: str, mode: str = "invoke", body: str | None = None) -> str:
+        tag = f"landmarks-variant-{len(tags)}:{mode}"
+        text = [f"FROM {template}:{mode}"]
+        if body is not None:
+            (tmp_path / "method.py").write_text(method(body))
+            text.append("COPY method.py /opt/algorithm/")
+        (tmp_path / "Dockerfile").write_text("\n".join([*text, *lines]) + "\n")
+        command = ["docker", "build", "--quiet", "--network", "none", "--tag", tag, str(tmp_path)]
+        subprocess.run(command, check=True, capture_output=True)
+        tags.append(tag)
+        return tag
+
+    yield build
+    for tag in tags:
+        subprocess.run(["docker", "image", "rm", "--force", tag], check=True, capture_output=True)
+
+
+def check(tag, *arguments):
+    done = CliRunner().invoke(cli, ["check-image", tag, "--cases", str(SAMPLES), "--calls", "12", *map(str, arguments)])
+    lines = {line[8:22].strip(): line for line in done.output.splitlines() if line[:6] in ("passed", "FAILED")}
+    failed = {name for name, line in lines.items() if line.startswith("FAILED")}
+    return done, failed
+
+
+@pytest.mark.parametrize("mode", ["exec", "invoke"])
+def test_the_template_passes_everything(template, mode):
+    done, failed = check(f"{template}:{mode}")
+    assert done.exit_code == 0 and failed == set(), done.output
+    assert "every check passed" in done.output
+    for name in ("label", "user", "size", "answers", "time", "memory", "determinism", "broken image"):
+        assert f"passed  {name}" in done.output
+
+
+@pytest.mark.parametrize(
+    ("lines", "wrong", "found"),
+    [
+        (["USER root"], {"user"}, "root"),
+        (["USER 0:0"], {"user"}, "0:0"),
+        (["USER nobody-knows"], {"user"}, "not in the image"),
+        (['LABEL org.grand-challenge.api-method="batch"'], {"label"}, "api-method batch"),
+        (["ENV GRAND_CHALLENGE_MAX_WORKERS=3"], {"environment"}, "GRAND_CHALLENGE_MAX_WORKERS"),
+    ],
+)
+def test_what_the_import_refuses_is_found(variant, lines, wrong, found):
+    done, failed = check(variant(*lines))
+    assert done.exit_code == 1 and failed == wrong, done.output
+    assert found in done.output and "->" in done.output
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong", "found"),
+    [
+        ("import os\nos._exit(3)", {"starts"}, "exit code 3"),
+        ("import time\nif image.size[0] != 256: time.sleep(30)\n"
+         "return Localization(self.mean_shape(image))", {"answers"}, "took longer than 5 s"),
+        ("kept = [bytearray(2**20) for _ in range(8000)]", {"answers"}, "MemoryError"),
+        ("import numpy\npoints = self.mean_shape(image)\nreturn Localization(Landmarks(points.names, "
+         "points.points_mm + numpy.random.rand()))", {"determinism"}, "two runs differ"),
+        ("import numpy\nglobals().setdefault('kept', []).append(numpy.ones(2**21))\n"
+         "return Localization(self.mean_shape(image))", {"memory growth"}, "+"),
+        ("from pathlib import Path\nPath('/output/extra.txt').write_text('x')\n"
+         "return Localization(self.mean_shape(image))", set(), "extra.txt"),
+    ],
+)  # fmt: skip
+def test_what_fails_at_run_time_is_found(variant, body, wrong, found):
+    arguments = ["--time-limit-s", 5, "--memory-mb", 3000]
+    done, failed = check(variant(body=body), *arguments)
+    assert failed == wrong, done.output
+    assert found in done.output
+    assert done.exit_code == (1 if wrong else 0)
+
+
+def test_wrong_output_of_another_program_is_found(variant):
+    """Programs that do not use the kit at all: no output, NaN, a vector of two."""
+    program = "import json, pathlib; o = pathlib.Path('/output'); (o / 'landmark-uncertainty.json').write_text('{}'); "
+    for point, found in (("[1, 2]", "wanted point [x, y, z]"), ("[NaN, 2, 3]", "the number NaN")):
+        value = (
+            '{\\"type\\": \\"Multiple points\\", \\"version\\": {\\"major\\": 1, \\"minor\\": 0}, '
+            '\\"points\\": [{\\"name\\": \\"sella\\", \\"point\\": ' + point + "}]}"
+        )
+        code = program + f"(o / 'anatomical-landmarks.json').write_text('{value}')"
+        done, failed = check(variant(f'ENTRYPOINT ["python3", "-c", "{code}"]', mode="exec"))
+        assert failed == {"answers"} and found in done.output, done.output
+    done, failed = check(variant('ENTRYPOINT ["python3", "-c", "pass"]', mode="exec"))
+    assert failed == {"answers"} and "'anatomical-landmarks.json' was not produced" in done.output
+
+
+def test_a_server_that_never_answers_is_found(variant):
+    done, failed = check(variant('ENTRYPOINT ["python3", "-c", "raise SystemExit(4)"]'), "--time-limit-s", 5)
+    assert done.exit_code == 1 and "starts" in failed, done.output
+    assert "exit code 4" in done.output
+
+
+def test_no_cases_and_no_image_are_bad_usage(template, tmp_path):
+    done = CliRunner().invoke(cli, ["check-image", f"{template}:exec", "--cases", str(tmp_path)])
+    assert "wanted sample cases" in str(done.exception)
+    done = CliRunner().invoke(cli, ["check-image", "landmarks-no-such:exec"])
+    assert "there is none of this tag" in str(done.exception)
