@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .patches import sample_points, sample_windows
+from .store import Store
+from .training import cases_at
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,34 @@ def change_intensity(windows: Tensor, augmentation: Augmentation, *, draws: Draw
     if augmentation.cutout > 0:
         windows = _cut_out(windows, augmentation.cutout, draws)
     return windows
+
+
+def augmented_batch(
+    store: Store,
+    positions: Sequence[int],
+    *,
+    augmentation: Augmentation,
+    multiple: int,
+    window: int = 0,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Images at `positions` of the order of training, changed at random: (B, 1, *size) and their (B, L, ndim) points.
+
+    size: of the store's images, up to a `multiple` of voxels; with `window` at most that, anywhere in the image.
+    """
+    draws = Draws.of(seed, positions)
+    index = cases_at(positions, len(store), seed=seed)
+    images = store.batch(index)
+    shape = torch.tensor(images.shape[:1:-1], dtype=torch.float32, device=images.device)
+    centres = ((shape - 1) / 2).expand(len(index), 1, -1)
+    size = tuple(count + -count % multiple for count in images.shape[2:])
+    if window:
+        size = tuple(min(window, count) for count in size)
+        room = (shape - torch.tensor(size[::-1], device=images.device)).clamp(min=0)
+        centres = centres + draws.symmetric(1, images.ndim - 2).to(images) / 2 * room
+    warp = random_warp(centres, size, augmentation, spacing_mm=store.spacing_mm, draws=draws)
+    windows = change_intensity(warp_images(images, warp)[:, :, 0], augmentation, draws=draws)
+    return windows, warp_points(store.points[index.to(images.device)], warp)[:, 0]
 
 
 def _cut_out(windows: Tensor, share: float, draws: Draws) -> Tensor:

@@ -58,6 +58,16 @@ def dense_head(ndim: int, inputs: int, nodes: Sequence[int], outputs: int, *, gr
     return nn.Sequential(*layers, CONV[ndim](widths[-1], outputs, 1, groups=groups))
 
 
+def placed(module: nn.Module, device: str, ndim: int) -> nn.Module:
+    """The module on the device, its weights channels-last."""
+    return module.to(device).to(memory_format=CHANNELS_LAST[ndim])  # type: ignore[call-overload]
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(B, C, ...) with the channels next to each other in memory, as `placed` weights want it."""
+    return x.contiguous(memory_format=CHANNELS_LAST[x.ndim - 2])
+
+
 def fast_bfloat16() -> bool:
     """Whether this CPU has bfloat16 units (AMX or AVX512-BF16); emulated bfloat16 is slower than float32."""
     tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)

@@ -21,14 +21,31 @@ from landmark_challenge.images import Image
 from landmark_challenge.landmarks import Landmarks, Localization
 from landmark_challenge.task import Task
 
-from .augmentation import Augmentation, Draws, change_intensity, random_warp, warp_images, warp_points
-from .blocks import CHANNELS_LAST, autocast, convolution, dense_head, for_inference, parameter_count, residual_block
+from .augmentation import (
+    Augmentation,
+    Draws,
+    augmented_batch,
+    change_intensity,
+    random_warp,
+    warp_images,
+    warp_points,
+)
+from .blocks import (
+    autocast,
+    channels_last,
+    convolution,
+    dense_head,
+    for_inference,
+    parameter_count,
+    placed,
+    residual_block,
+)
 from .checkpoints import MODEL_FILE, Model, mean_shape_of, provenance_of, read_model, save_model
 from .grids import cell_centres, cell_of, rescale
-from .patches import sample_windows
+from .patches import padded, sample_windows
 from .presets import from_plain
 from .stopwatch import span
-from .store import Store, load_store, prepare
+from .store import Store, load_store, prepare, radial_errors_mm
 from .training import Point, Schedule, Step, cases_at, clear_checkpoints, fit, launch, report, set_threads
 
 if TYPE_CHECKING:
@@ -113,7 +130,7 @@ class PatchNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, ...), specialised (B, L, ...) -> logits (B, L, *grid) and what is regressed (B, L, ndim, *grid)."""
-        features = self.body(_channels_last(x))
+        features = self.body(channels_last(x))
         displacement = self.regress(features).float()
         return self.classify(features).float(), displacement.unflatten(1, (self.landmarks, self.ndim))
 
@@ -187,27 +204,11 @@ def decode(outputs: tuple[Tensor, Tensor], settings: Settings, *, stride: int) -
     return (pointed * weights.unsqueeze(2)).sum(dim=-1)
 
 
-def _placed(module: nn.Module, device: str, ndim: int) -> nn.Module:
-    return module.to(device).to(memory_format=CHANNELS_LAST[ndim])  # type: ignore[call-overload]
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=CHANNELS_LAST[x.ndim - 2])
-
-
-def _padded(images: Tensor, stride: int) -> Tensor:
-    """(B, 1, ...) continued by its border at the far side to a multiple of `stride`, so that no strip is dropped."""
-    margins: list[int] = []
-    for count in reversed(images.shape[2:]):
-        margins += [0, -count % stride]
-    return F.pad(images, margins, mode="replicate") if any(margins) else images
-
-
 @torch.inference_mode()
 def global_outputs(network: nn.Module, images: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """(B, 1, ...) whole images -> what the global network says of every patch, as `PatchNetwork` gives it."""
     with span("network"), autocast(images.device):
-        outputs: tuple[Tensor, Tensor] = network(_padded(images, settings.global_stage.architecture.stride))
+        outputs: tuple[Tensor, Tensor] = network(padded(images, settings.global_stage.architecture.stride))
     return outputs
 
 
@@ -284,14 +285,16 @@ def train(
             f"after {time.monotonic() - begun:.1f} s"
         )
     options: dict[str, Any] = {"fabric": fabric, "folder": output, "seed": seed, "resume": resume}
-    network = _placed(PatchNetwork(ndim, landmarks, coarse.architecture), device, ndim)
+    network = placed(PatchNetwork(ndim, landmarks, coarse.architecture), device, ndim)
     if main:
         size = parameter_count(network) / 1e6
         report(f"global: {size:.2f} M weights, patches of {coarse.architecture.stride} voxels")
     global_curve = fit(
         network,
         lambda model, step: _global_loss(model, step, coarse_train, settings, seed=seed),
-        validate=lambda model: float(_errors_mm(_global_points(model, coarse_judge, settings), coarse_judge).mean()),
+        validate=lambda model: float(
+            radial_errors_mm(_global_points(model, coarse_judge, settings), coarse_judge).mean()
+        ),
         schedule=coarse.schedule,
         stage="global",
         **options,
@@ -300,7 +303,7 @@ def train(
     window, local_curve = 0, list[Point]()
     if settings.local:
         points = _global_points(network.eval(), coarse_judge, settings)
-        specialists = _placed(PatchNetwork(ndim, landmarks, fine.architecture, specialised=True), device, ndim)
+        specialists = placed(PatchNetwork(ndim, landmarks, fine.architecture, specialised=True), device, ndim)
         window, local_curve = _train_local(
             specialists, points, coarse_judge, fine_train[0], fine_judge[0], settings, options
         )
@@ -343,7 +346,7 @@ def _train_local(
     points: what the global network finds in the validation cases.
     """
     stage = settings.local_stage
-    errors_mm = _errors_mm(points, coarse_judge)
+    errors_mm = radial_errors_mm(points, coarse_judge)
     window = stage.window or choose_window(errors_mm, settings)
     estimates = rescale(points, spacing_from=settings.global_stage.spacing_mm, spacing_to=stage.spacing_mm)
     if options["fabric"].global_rank == 0:
@@ -355,7 +358,7 @@ def _train_local(
         specialists,
         lambda model, step: _local_loss(model, step, fine_train, settings, window=window, seed=options["seed"]),
         validate=lambda model: float(
-            _errors_mm(_local_points(model, fine_judge, estimates, settings, window=window), fine_judge).mean()
+            radial_errors_mm(_local_points(model, fine_judge, estimates, settings, window=window), fine_judge).mean()
         ),
         schedule=stage.schedule,
         stage="local",
@@ -367,21 +370,15 @@ def _train_local(
 def _global_loss(model: nn.Module, step: Step, store: Store, settings: Settings, *, seed: int) -> Tensor:
     """The loss of one batch of random sub-images (or whole images), augmented."""
     stage = settings.global_stage
-    positions = step.positions(stage.schedule.batch)
-    draws = Draws.of(seed, positions)
-    index = cases_at(positions, len(store), seed=seed)
-    images = store.batch(index)
-    shape = torch.tensor(images.shape[:1:-1], dtype=torch.float32, device=images.device)
-    centres = ((shape - 1) / 2).expand(len(index), 1, -1)
     stride = stage.architecture.stride
-    size = tuple(count + -count % stride for count in images.shape[2:])
-    if stage.window:
-        size = tuple(min(stage.window, count) for count in size)
-        room = (shape - torch.tensor(size[::-1], device=images.device)).clamp(min=0)
-        centres = centres + draws.symmetric(1, images.ndim - 2).to(images) / 2 * room
-    warp = random_warp(centres, size, stage.augmentation, spacing_mm=stage.spacing_mm, draws=draws)
-    windows = change_intensity(warp_images(images, warp)[:, :, 0], stage.augmentation, draws=draws)
-    points = warp_points(store.points[index.to(images.device)], warp)[:, 0]
+    windows, points = augmented_batch(
+        store,
+        step.positions(stage.schedule.batch),
+        augmentation=stage.augmentation,
+        multiple=stride,
+        window=stage.window,
+        seed=seed,
+    )
     return patch_loss(model(windows), points, settings, stride=stride)
 
 
@@ -417,12 +414,6 @@ def _local_points(model: nn.Module, store: Store, estimates: Tensor, settings: S
     return torch.cat(
         [run_local(model, store.batch(part), estimates[part], settings, window=window) for part in every.split(4)]
     )
-
-
-def _errors_mm(points: Tensor, store: Store) -> Tensor:
-    """(M,) radial errors in mm of the landmarks that are there."""
-    errors = torch.linalg.vector_norm(points - store.points, dim=-1) * store.spacing_mm
-    return errors[torch.isfinite(errors)]
 
 
 @dataclass(frozen=True)
@@ -493,7 +484,7 @@ def load(model: Path, *, device: str = "cpu") -> GlobalToLocal:
             module.load_state_dict(part)
         except RuntimeError:
             raise ChallengeError(f"{model}: wanted the weights of the model.json beside them, got others") from None
-        for_inference(_placed(module, device, ndim))
+        for_inference(placed(module, device, ndim))
     return GlobalToLocal(saved, settings, int(saved.settings["window"]), network, specialists, torch.device(device))
 
 

@@ -13,6 +13,14 @@ def window_grid(size: Sequence[int], *, device: torch.device | str = "cpu") -> T
     return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)
 
 
+def padded(images: Tensor, multiple: int) -> Tensor:
+    """(B, 1, ...) continued by its border at the far side to a multiple of voxels, so that no strip is dropped."""
+    margins: list[int] = []
+    for count in reversed(images.shape[2:]):
+        margins += [0, -count % multiple]
+    return F.pad(images, margins, mode="replicate") if any(margins) else images
+
+
 def sample_windows(
     images: Tensor,
     centres: Tensor,

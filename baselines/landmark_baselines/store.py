@@ -52,6 +52,12 @@ class Store:
         return self.images[index.to(self.images.device)].to(self.points.device).float().div_(255)
 
 
+def radial_errors_mm(points: Tensor, store: Store) -> Tensor:
+    """(M,) errors in mm of `points` (N, L, ndim), found in the cases of the store, where the landmark is there."""
+    errors = torch.linalg.vector_norm(points - store.points, dim=-1) * store.spacing_mm
+    return errors[torch.isfinite(errors)]
+
+
 def prepare(image: Image, task: Task, spacing_mm: float) -> Image:
     """The image as networks see it: canonical grid of isotropic `spacing_mm`, intensities 0..1 by the task's rule."""
     with span("resample"):

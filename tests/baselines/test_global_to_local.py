@@ -14,6 +14,7 @@ from landmark_baselines import global_to_local as method
 from landmark_baselines.blocks import parameter_count
 from landmark_baselines.grids import cell_centres
 from landmark_baselines.method import load_model, train_method
+from landmark_baselines.patches import padded
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.task import load_task
@@ -170,9 +171,9 @@ def test_window_follows_the_validation_errors() -> None:
 
 @pytest.mark.parametrize("shape", [(37, 50), (64, 64)])
 def test_no_strip_of_the_image_is_dropped(shape: tuple[int, int]) -> None:
-    padded = method._padded(torch.rand(1, 1, *shape), 8)
-    assert padded.shape[2] % 8 == 0 and padded.shape[3] % 8 == 0
-    assert padded.shape[2] - shape[0] < 8 and padded.shape[3] - shape[1] < 8
+    images = padded(torch.rand(1, 1, *shape), 8)
+    assert images.shape[2] % 8 == 0 and images.shape[3] % 8 == 0
+    assert images.shape[2] - shape[0] < 8 and images.shape[3] - shape[1] < 8
 
 
 def test_trains_localizes_and_beats_the_floor(tmp_path: Path, tiny_dataset: Path) -> None:
