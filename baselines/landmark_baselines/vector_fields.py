@@ -51,7 +51,7 @@ def global_to_local_fields(localizer: "GlobalToLocal", image: Image, name: str) 
     points = method.decode(outputs, settings, stride=coarse.architecture.stride)
     shift = torch.zeros(image.ndim)
     fields = [_field("global", overview, outputs, points, shift, settings, channel, coarse.architecture.stride)]
-    if localizer.local_networks is not None:
+    if settings.local and localizer.local_networks is not None:
         detail = overview if fine.spacing_mm == coarse.spacing_mm else prepare(image, localizer.task, fine.spacing_mm)
         estimates = rescale(points, spacing_from=coarse.spacing_mm, spacing_to=fine.spacing_mm)
         outputs = method.local_outputs(

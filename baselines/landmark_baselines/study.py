@@ -1,0 +1,189 @@
+"""A method's own ablation: every row trained under one budget, evaluated on the same cases, side by side.
+
+A study folder can be taken up again: a model that is trained, a row that is localized or scored is not done again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from landmark_challenge import files
+from landmark_challenge.cli import cli
+from landmark_challenge.dataset import REFERENCE, Dataset
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.landmarks import Landmarks, write_landmarks
+from landmark_challenge.task import parse_task
+
+from .ablation import Row, Training, rows_of, trainings_of
+from .checkpoints import MODEL_FILE, read_model
+from .method import load_model, method_module, train_method
+from .presets import overridden
+from .training import report
+
+STUDY_FILE = "study.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study compares and under which budget."""
+
+    method: str
+    dataset: Dataset
+    preset: str
+    seed: int
+    assignments: tuple[str, ...]
+    options: tuple[str, ...]
+    subset: str | None
+    device: str
+
+    @property
+    def module(self) -> ModuleType:
+        """The method."""
+        return method_module(self.method)
+
+    def described(self) -> dict[str, Any]:
+        """What must be the same when a study is taken up again; `--single` and `--local` may be added later."""
+        return {
+            "method": self.method,
+            "task": self.dataset.task.name,
+            "cases": files.sha256_file(self.dataset.folder / "cases.csv"),
+            "preset": self.preset,
+            "seed": self.seed,
+            "set": list(self.assignments),
+            "subset": self.subset,
+        }
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished row. metrics: metrics.json. errors_mm: (n_points,) as scored, with what a missing point is charged."""
+
+    row: Row
+    metrics: dict[str, Any]
+    errors_mm: np.ndarray
+    training_s: float
+
+
+class OneLandmark(Dataset):
+    """A dataset seen by a network that localizes one landmark only."""
+
+    def __init__(self, whole: Dataset, name: str) -> None:
+        super().__init__(whole.folder)
+        spec = whole.task.model_dump(mode="json")
+        spec["landmarks"] = [landmark for landmark in spec["landmarks"] if landmark["name"] == name]
+        self.task = parse_task(spec, source=f"{whole.folder}, {name} alone")
+        self.whole = whole
+
+    def landmarks(self, name: str, *, observer: str = REFERENCE) -> Landmarks:
+        """An observer's point of a case, where the landmark is there."""
+        every = self.whole.landmarks(name, observer=observer)
+        kept = [i for i, known in enumerate(every.names) if known in self.task.names]
+        return Landmarks([every.names[i] for i in kept], every.points_mm[kept], every.probability[kept])
+
+
+def run_study(plan: Plan, folder: Path) -> list[Result]:
+    """Train, localize and score every row of the plan in `folder`; finished parts are taken as they are."""
+    described, header = plan.described(), folder / STUDY_FILE
+    if header.is_file():
+        if files.read_json(header) != described:
+            raise ChallengeError(f"{folder}: wanted a new folder, it holds a study of other settings or data")
+    else:
+        files.refuse_existing(folder)
+        files.write_json(header, described)
+    if not plan.dataset.cases(split="test", subset=plan.subset):
+        raise ChallengeError(f"{plan.dataset.folder}: wanted test cases of subset '{plan.subset or 'any'}', got none")
+    rows = rows_of(plan.module, options=plan.options)
+    results: dict[str, Result] = {}
+    trainings = trainings_of(rows)
+    for number, training in enumerate(trainings, 1):
+        report(f"training {number} of {len(trainings)}: {training.folder}")
+        models = _train(plan, training, folder / "models" / training.folder)
+        for row in training.rows:
+            report(f"row: {row.name}")
+            results[row.name] = _evaluate(plan, row, models, folder / "rows" / file_name(row.name))
+    return [results[row.name] for row in rows]
+
+
+def _train(plan: Plan, training: Training, folder: Path) -> list[Path]:
+    """The model folders of a training: one, or one per landmark."""
+    if not training.single:
+        _train_one(plan, training, plan.dataset, folder)
+        return [folder]
+    names = plan.dataset.task.names
+    for name in names:
+        report(f"landmark {names.index(name) + 1} of {len(names)}: {name}")
+        _train_one(plan, training, OneLandmark(plan.dataset, name), folder / name)
+    return [folder / name for name in names]
+
+
+def _train_one(plan: Plan, training: Training, dataset: Dataset, folder: Path) -> None:
+    if (folder / MODEL_FILE).is_file():
+        report(f"{folder}: already trained")
+        return
+    options: dict[str, Any] = {}
+    if hasattr(plan.module, "preset_settings"):
+        settings = plan.module.preset_settings(plan.preset, dataset.task)
+        if training.variant:
+            settings = plan.module.variant_settings(training.variant, settings)
+        options["settings"] = overridden(replace(settings, **training.fixed), plan.assignments)
+    elif plan.assignments:
+        raise ChallengeError(f"--set: {plan.method} has nothing to set")
+    folder.mkdir(parents=True, exist_ok=True)
+    train_method(
+        plan.method,
+        dataset,
+        output=folder,
+        device=plan.device,
+        preset=plan.preset,
+        seed=plan.seed,
+        resume=True,
+        **options,
+    )
+
+
+def _evaluate(plan: Plan, row: Row, models: Sequence[Path], folder: Path) -> Result:
+    """Localize the test cases as the row says and score them with `landmarks evaluate`."""
+    predictions, result = folder / "predictions", folder / "result"
+    if not predictions.is_dir():
+        _localize(plan, row, models, predictions)
+    if not (result / "metrics.json").is_file():
+        words = [predictions, plan.dataset.folder, "--split", "test", "--out", result, "--no-report"]
+        words += ["--subset", plan.subset] if plan.subset else []
+        cli.main(args=["evaluate", *map(str, words)], prog_name="landmarks", standalone_mode=False)
+    details = files.read_json(result / "details.json")
+    errors = [point["error_mm"] for case in details["cases"] for point in case["points"] if "error_mm" in point]
+    seconds = sum(float(read_model(model).provenance["training_seconds"]) for model in models)
+    return Result(row, files.read_json(result / "metrics.json"), np.array(errors), seconds)
+
+
+def _localize(plan: Plan, row: Row, models: Sequence[Path], folder: Path) -> None:
+    """Write <case>.json of every test case; the points of one-landmark networks are put together."""
+    localizers: list[Any] = [load_model(model, device=plan.device) for model in models]
+    if row.view:
+        localizers = [replace(each, settings=replace(each.settings, **row.view)) for each in localizers]
+    cases = plan.dataset.cases(split="test", subset=plan.subset)
+    with files.staged_folder(folder) as staging:
+        for number, case in enumerate(cases, 1):
+            image = plan.dataset.image(case.name)
+            found = [localizer.localize(image).landmarks for localizer in localizers]
+            merged = Landmarks(
+                [name for each in found for name in each.names],
+                np.concatenate([each.points_mm for each in found]),
+                np.concatenate([each.probability for each in found]),
+            )
+            write_landmarks(staging / f"{case.name}.json", merged)
+            if number % 25 == 0 or number == len(cases):
+                report(f"localized {number} of {len(cases)} cases")
+
+
+def file_name(text: str) -> str:
+    """A row's name as that of its folder.
+
+    >>> file_name("R+C, global")
+    'R+C-global'
+    """
+    return "-".join("".join(mark if mark.isalnum() or mark in "_+" else " " for mark in text).split())
