@@ -34,14 +34,12 @@ def rank_stability(board: Leaderboard) -> Figure:
     figure = new_figure(min(7.2, side + 1.6), side)
     axes = figure.add_subplot()
     share = board.stability.share
-    for place in range(n):
-        for rank in range(n):
-            if share[place, rank] >= 0.005:
-                size = 150 * share[place, rank]
-                axes.scatter(rank + 1, n - place, s=size, color=PALETTE["--blue"], linewidths=0)
-                if n <= 10:
-                    axes.annotate(f"{100 * share[place, rank]:.0f}", (rank + 1, n - place), xytext=(8, -3),
-                                  textcoords="offset points", fontsize=6.5, color=PALETTE["--muted"])  # fmt: skip
+    places, ranks = np.nonzero(share >= 0.005)
+    axes.scatter(ranks + 1, n - places, s=150 * share[places, ranks], color=PALETTE["--blue"], linewidths=0)
+    if n <= 10:
+        for place, rank in zip(places, ranks, strict=True):
+            axes.annotate(f"{100 * share[place, rank]:.0f}", (rank + 1, n - place), xytext=(8, -3),
+                          textcoords="offset points", fontsize=6.5, color=PALETTE["--muted"])  # fmt: skip
     axes.set(xlim=(0.4, n + 0.8), ylim=(0.4, n + 0.6), xlabel="rank in resamples (% of resamples)")
     axes.set_xticks(range(1, n + 1))
     axes.set_yticks([n - k for k in range(n)], [row.entry.name for row in board.rows])
@@ -59,11 +57,9 @@ def significance(board: Leaderboard) -> Figure:
     side = max(2.2, 0.7 + 0.3 * n)
     figure = new_figure(min(7.2, side + 1.6), side + 0.6)
     axes = figure.add_subplot()
-    for row in range(n):
-        for column in range(n):
-            if row != column:
-                colour = PALETTE["--green"] if better[row, column] else PALETTE["--line"]
-                axes.scatter(column, n - row, s=60, marker="s", linewidths=0, color=colour)
+    for chosen, colour in ((better, "--green"), (~better & ~np.eye(n, dtype=bool), "--line")):
+        rows, columns = np.nonzero(chosen)
+        axes.scatter(columns, n - rows, s=60, marker="s", linewidths=0, color=PALETTE[colour])
     names = [row.entry.name for row in board.rows]
     axes.set_xticks(range(n), names, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks([n - k for k in range(n)], names)

@@ -234,8 +234,8 @@ def _render(
     )
     shown = []
     for name, title, figure in plots:
-        save_figure(figure, out / "figures", name=name)
-        svg = Markup(inline_svg(figure, label=title, name=name))
+        text = save_figure(figure, out / "figures", name=name)
+        svg = Markup(inline_svg(text, label=title, name=name, width_in=figure.get_figwidth()))
         shown.append({"name": name, "title": title, "svg": svg, "note": notes.get(name)})
     return environment.get_template(template).render(
         plots=shown, Markup=Markup, threshold_text=threshold_text, **values

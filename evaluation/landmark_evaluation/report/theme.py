@@ -28,6 +28,7 @@ PALETTE = {
     "--blue-soft": "#d3e1f8",
 }
 REM_PER_INCH = 6.4
+PNG_DPI = 160
 SERIES = ("--blue", "--orange", "--green", "--purple", "--red", "--teal")
 RC: dict[Any, Any] = {
     "font.family": ["sans-serif"],
@@ -73,12 +74,23 @@ def colour(index: int) -> str:
     return PALETTE[SERIES[index % len(SERIES)]]
 
 
-def inline_svg(figure: Figure, *, label: str, name: str) -> str:
-    """The figure as an <svg> element whose colours are the page's; `label` is what a screen reader says."""
+def save_figure(figure: Figure, folder: Path, *, name: str) -> str:
+    """Write <name>.svg and <name>.png, and return the text of the SVG for `inline_svg`: drawing is what a page costs."""
     with styled(), matplotlib.rc_context({"svg.hashsalt": f"landmarks-{name}"}):
+        # The layout is found once, not again for each format.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    svg = text.getvalue()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        pixels = io.BytesIO()
+        figure.savefig(pixels, format="png", dpi=PNG_DPI)
+    files.write_text(folder / f"{name}.svg", text.getvalue())
+    files.write_bytes(folder / f"{name}.png", pixels.getvalue())
+    return text.getvalue()
+
+
+def inline_svg(svg: str, *, label: str, name: str, width_in: float) -> str:
+    """The figure as an <svg> element whose colours are the page's; `label` is what a screen reader says."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     for variable, value in PALETTE.items():
@@ -89,15 +101,5 @@ def inline_svg(figure: Figure, *, label: str, name: str) -> str:
     svg = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", svg, count=1)
     svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg, count=1)
     safe = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    width = f"max-width: {figure.get_figwidth() * REM_PER_INCH:.1f}rem"
+    width = f"max-width: {width_in * REM_PER_INCH:.1f}rem"
     return svg.replace("<svg ", f'<svg role="img" aria-label="{safe}" style="{width}" ', 1)
-
-
-def save_figure(figure: Figure, folder: Path, *, name: str) -> None:
-    """Write <name>.svg and <name>.png."""
-    with styled(), matplotlib.rc_context({"svg.hashsalt": f"landmarks-{name}"}):
-        for extension in ("svg", "png"):
-            content = io.BytesIO()
-            metadata = {"Date": None} if extension == "svg" else None
-            figure.savefig(content, format=extension, dpi=160, metadata=metadata)
-            files.write_bytes(folder / f"{name}.{extension}", content.getvalue())
