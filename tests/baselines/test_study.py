@@ -3,21 +3,25 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 
 from landmark_baselines import ablation, global_to_local, mean_shape, study
 from landmark_baselines.ablation import Row
+from landmark_baselines.checkpoints import read_model
 from landmark_baselines.cli_study import study as command
 from landmark_baselines.method import load_model
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.landmarks import read_landmarks
+from landmark_challenge.task import load_task
 
 NAMES = ("sella", "menton")
 SHORT = [
@@ -172,3 +176,21 @@ def test_a_method_without_an_ablation_has_one_row(two_landmarks: Path, tmp_path:
     assert "| mean_shape |" in page
     with pytest.raises(ChallengeError, match="nothing to set"):
         _run(two_landmarks, tmp_path / "other", "--set", "a=1", method="mean_shape")
+
+
+def test_the_vote_of_2018_counts_positive_patches_alike() -> None:
+    settings = global_to_local.preset_settings("tiny", load_task("ceph-19"))
+    settings = replace(settings, regression="none", decoding="positive")
+    logits = torch.tensor([[[[3.0, 0.1, -0.1]], [[-1.0, -3.0, -0.5]]]])  # no patch of the second landmark is positive
+    decoded = global_to_local.decode((logits, torch.zeros(1, 2, 2, 1, 3)), settings, stride=8)
+    assert decoded[0].tolist() == [[7.5, 3.5], [19.5, 3.5]]
+
+
+def test_a_global_network_alone_is_a_whole_model(finished: Path, two_landmarks: Path) -> None:
+    folder = finished / "models" / "R-local=False"
+    assert all(key.startswith("global.") for key in read_model(folder).weights)
+    dataset = Dataset(two_landmarks)
+    image = dataset.image(dataset.cases(split="test")[0].name)
+    localizer = load_model(folder, device="cpu")
+    assert isinstance(localizer, global_to_local.GlobalToLocal)
+    assert localizer.localize(image).landmarks == localizer.localize_global(image).landmarks
