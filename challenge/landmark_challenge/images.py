@@ -419,7 +419,8 @@ def _grey_of_colours(path: Path, array: NDArray, channels: int) -> NDArray:
     grey = red.copy()
     if coloured.any():
         pixels = array[coloured][:, :3].astype(np.float64)
-        level = np.iinfo(array.dtype).max * COLOUR_DIFFERENCE
+        # Of the largest value there is, not of the type's: 8-bit colours stored as 16 bits are colours too.
+        level = float(array[..., :3].max()) * COLOUR_DIFFERENCE
         if np.count_nonzero(np.ptp(pixels, axis=1) > level) > COLOUR_SHARE_MAX * coloured.size:
             raise ChallengeError(f"{path}: wanted a grey image, got {channels} channels that differ")
         grey[coloured] = np.rint(pixels @ (0.299, 0.587, 0.114)).astype(array.dtype)

@@ -174,8 +174,7 @@ def test_colours_are_refused_and_specks_of_colour_are_not(tmp_path) -> None:
     assert read[0, 0] == 76 and np.array_equal(read[1:], PICTURE[1:])  # 0.299 * 255, ITU-R BT.601
     coloured = grey.copy()
     coloured[:20, :, 0] = 255 - coloured[:20, :, 0]
-    for name, factor in (("a.png", 1), ("b.png", 257)):
-        kind = np.uint8 if factor == 1 else np.uint16
+    for name, kind, factor in (("a.png", np.uint8, 1), ("b.png", np.uint16, 257), ("c.png", np.uint16, 1)):
         sitk.WriteImage(
             sitk.GetImageFromArray(coloured.astype(kind) * kind(factor), isVector=True), str(tmp_path / name)
         )
