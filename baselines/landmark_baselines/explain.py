@@ -29,6 +29,7 @@ POSITIVE = 0.5
 ARROWS_PER_SIDE = 30  # more than this cannot be told apart: every k-th arrow is drawn then
 ARROW, SQUARE, COMPUTED, GLOBAL_POINT, REFERENCE = "#ff9a1f", "#35d06a", "#ff3fa4", "#ffe04a", "#3f8cff"
 SCREEN = "#14161a"
+TOWARDS = ("left (x)", "posterior (y)", "superior (z)")  # where the axes of LPS grow
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,10 @@ def _panel(
         axes.plot(x, y, "+", color=colour, markersize=12, markeredgewidth=2)
     for inner in outline:
         _window(axes, inner, shown)
-    axes.set(xlim=(lower[0], upper[0]), ylim=(upper[1], lower[1]), facecolor=SCREEN, xlabel="mm")
+    axes.set(xlim=(lower[0], upper[0]), ylim=(upper[1], lower[1]), facecolor=SCREEN)
+    axes.set_xlabel(f"{TOWARDS[plane.right]}, mm" if plane.title else "mm")
+    if plane.title:
+        axes.set_ylabel(f"{TOWARDS[plane.along]}, mm")
     if plane.upward:
         axes.invert_yaxis()
     axes.set_aspect("equal")
