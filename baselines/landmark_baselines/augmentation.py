@@ -39,6 +39,19 @@ class Augmentation:
     cutout: float = 0.0
 
 
+# Random similarity, stretch and smooth deformation beside changes of grey values: 140 images are few.
+FEW_IMAGES = Augmentation(
+    rotation_degrees=12,
+    scale=0.15,
+    stretch=0.08,
+    elastic_mm=1.5,
+    contrast=0.3,
+    brightness=0.15,
+    gamma=0.4,
+    noise=0.05,
+)
+
+
 @dataclass(frozen=True)
 class Draws:
     """Random numbers for a batch, one generator per case, so that a case's numbers do not depend on its batch."""

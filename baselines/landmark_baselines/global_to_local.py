@@ -23,6 +23,7 @@ from landmark_challenge.task import PublishedResult, Task
 
 from .ablation import Row
 from .augmentation import (
+    FEW_IMAGES,
     Augmentation,
     Draws,
     augmented_batch,
@@ -544,19 +545,6 @@ PUBLISHED = {
     )
 }
 
-# Random similarity, stretch and smooth deformation beside changes of grey values: 140 images are few. Flips would swap
-# left and right names.
-_AUGMENTATION = Augmentation(
-    rotation_degrees=12,
-    scale=0.15,
-    stretch=0.08,
-    elastic_mm=1.5,
-    contrast=0.3,
-    brightness=0.15,
-    gamma=0.4,
-    noise=0.05,
-)
-
 
 def _paper(task: Task) -> Settings:
     """Sections II and V-A. In 2D, as for the cephalograms, every block pools; in 3D the first two do."""
@@ -579,7 +567,7 @@ def _fast(task: Task) -> Settings:
     """The paper's architecture with a one-cycle schedule, augmentation and a wider local window, for one GPU."""
     paper = _paper(task)
     coarse, fine = paper.global_stage, paper.local_stage
-    shifted = replace(_AUGMENTATION, shift_mm=8)
+    shifted = replace(FEW_IMAGES, shift_mm=8)
     return replace(
         paper,
         global_stage=replace(
@@ -591,7 +579,7 @@ def _fast(task: Task) -> Settings:
             fine,
             window=0,
             schedule=_modern(Schedule(6_000, 16, 2e-3, average=0.999, validate_every=500)),
-            augmentation=_AUGMENTATION,
+            augmentation=FEW_IMAGES,
         ),
         classification_weight=100.0,
     )
@@ -607,8 +595,8 @@ def _cpu(task: Task) -> Settings:
     fine = Architecture(0, (32, 64, 128), (1, 1, 1), (False, True, True), (128, 128))
     schedule = _modern(Schedule(1500, 8, 2e-3, average=0.99, validate_every=150))
     return Settings(
-        Stage(unit * (16 if flat else 2), 0, coarse, schedule, replace(_AUGMENTATION, shift_mm=8)),
-        Stage(unit * (8 if flat else 1), 0, fine, schedule, _AUGMENTATION),
+        Stage(unit * (16 if flat else 2), 0, coarse, schedule, replace(FEW_IMAGES, shift_mm=8)),
+        Stage(unit * (8 if flat else 1), 0, fine, schedule, FEW_IMAGES),
         classification_weight=100.0,
         local_margin=20,
     )
