@@ -313,16 +313,22 @@ check_answers() {
         /cases /answers "$3"
 }
 
-# save_images FOLDER NAME: the upload archives FOLDER/dist/landmarks-NAME-<mode>.tar.gz, each with exactly one image.
+# save_images FOLDER NAME [exec|invoke]: the upload archives FOLDER/dist/landmarks-NAME-<mode>.tar.gz, each with exactly one image, and
+# landmarks-NAME.sbom.json, their bill of materials.
 save_images() {
-    local folder=$1 name=$2 mode archive
+    local folder=$1 name=$2 modes=${3:-exec invoke} mode archive
+    case $modes in exec | invoke | "exec invoke") ;; *) die "usage: save.sh [exec|invoke]" ;; esac
     need_engine
     mkdir -p "$folder/dist"
-    for mode in exec invoke; do
+    for mode in $modes; do
         check_image "landmarks-$name:$mode" "$mode"
         archive=$folder/dist/landmarks-$name-$mode.tar.gz
         docker save "landmarks-$name:$mode" | gzip --fast >"$archive.part"
         mv "$archive.part" "$archive"
         say "wrote $archive ($(du -m "$archive" | cut -f1) MB)"
     done
+    docker run --rm --network none --entrypoint python3 "landmarks-$name:${modes%% *}" \
+        -c "$(cat "$ROOT/challenge/landmark_challenge/sbom.py")" "landmarks-$name" >"$folder/dist/sbom.part"
+    mv "$folder/dist/sbom.part" "$folder/dist/landmarks-$name.sbom.json"
+    say "wrote $folder/dist/landmarks-$name.sbom.json"
 }

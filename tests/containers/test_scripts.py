@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import tarfile
 
@@ -91,18 +92,23 @@ def test_no_tests_caches_or_sources_of_others_are_in_an_image(built):
     assert shell.stdout.split() == []
 
 
-def test_the_archive_holds_exactly_one_image_of_the_right_mode(built, tmp_path):
+def test_the_archive_holds_exactly_one_image_of_the_right_mode(built):
     built("evaluation")
-    script("evaluation/save.sh")
-    for mode in ("exec", "invoke"):
-        archive = ROOT / f"evaluation/dist/landmarks-evaluation-{mode}.tar.gz"
-        with tarfile.open(archive) as tar:
-            manifest = json.load(tar.extractfile("manifest.json"))
-            assert len(manifest) == 1 and manifest[0]["RepoTags"] == [f"landmarks-evaluation:{mode}"]
-            config = tar.extractfile(manifest[0]["Config"]).read()
-        assert json.loads(config)["config"]["Labels"]["org.grand-challenge.api-method"] == mode
-        assert f"sha256:{hashlib.sha256(config).hexdigest()}" == inspect(f"landmarks-evaluation:{mode}")["Id"]
-        archive.unlink()
+    script("evaluation/save.sh", "invoke")
+    archive = ROOT / "evaluation/dist/landmarks-evaluation-invoke.tar.gz"
+    with tarfile.open(archive) as tar:
+        manifest = json.load(tar.extractfile("manifest.json"))
+        assert len(manifest) == 1 and manifest[0]["RepoTags"] == ["landmarks-evaluation:invoke"]
+        config = tar.extractfile(manifest[0]["Config"]).read()
+    assert json.loads(config)["config"]["Labels"]["org.grand-challenge.api-method"] == "invoke"
+    assert f"sha256:{hashlib.sha256(config).hexdigest()}" == inspect("landmarks-evaluation:invoke")["Id"]
+    archive.unlink()
+    bill = json.loads((ROOT / "evaluation/dist/landmarks-evaluation.sbom.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX" and bill["specVersion"] == "1.5"
+    versions = {component["name"].lower().replace("_", "-"): component["version"] for component in bill["components"]}
+    pinned = dict(re.findall(r"(?m)^([\w-]+)==(\S+)", (ROOT / "docker/requirements/light.txt").read_text()))
+    assert {name: versions[name] for name in pinned} == pinned
+    assert "landmark-challenge-kit" in versions and "libc6" in versions
 
 
 def test_wrong_options_are_refused(engine):
