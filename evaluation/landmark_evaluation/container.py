@@ -28,6 +28,8 @@ def evaluate_once(predictions: Path, reference: Path, *, output: Path) -> None:
     """Score one submission and write metrics.json. Raises ChallengeError with text that a participant may read."""
     try:
         truth = open_reference(reference)
+        for observer in truth.observers:
+            truth.observer_mm(observer)
     except ChallengeError:
         # The text would quote the reference folder.
         raise ChallengeError("the reference of this challenge cannot be read; please tell the organisers") from None
