@@ -50,7 +50,8 @@ def evaluate(
     Example: landmarks evaluate predictions ceph --split test --subset test1 --out result
              landmarks evaluate ceph/landmarks/junior ceph --observer senior --out junior
     """
-    truth = open_reference(reference, split=split, subset=subset, observer=observer)
+    whole = open_reference(reference, split=split, subset=subset, observer=observer)
+    truth = whole.marked_by(predictions)
     evaluation = evaluate_submission(read_submission(predictions, truth), truth)
     if truth.disclosure == "open":
         files.write_json(out / DETAILS, details(evaluation), indent=None)
@@ -61,6 +62,10 @@ def evaluate(
             evaluation, out, title=f"{predictions.resolve().name} on {truth.task.title}", images=images or reference
         )
     click.echo(summary(evaluation.metrics))
+    if len(truth.cases) < len(whole.cases):
+        click.echo(
+            f"{predictions.resolve().name} marked {len(truth.cases)} of {len(whole.cases)} cases, and is scored on those"
+        )
     if evaluation.submission.beyond:
         click.echo(f"{evaluation.submission.beyond} further cases were given and are not part of this split")
 

@@ -113,14 +113,25 @@ def parse_duration_s(value: Any, *, source: str) -> float:
 
 
 def _plain_outputs(root: Path, reference: Reference) -> Iterator[tuple[str, _Output]]:
-    """A folder of `<case>.json`; hidden files and other extensions are left alone."""
+    """A folder of `<case>.json`, and `<case>.landmark-uncertainty.json` where a method gives covariances; hidden files
+    and other extensions are left alone."""
+    ending = f".{reference.task.sockets.uncertainty.slug}.json"
     found = sorted(path.name for path in root.iterdir() if path.suffix == ".json" and not path.name.startswith("."))
     if not found:
         raise ChallengeError(f"{root}: wanted {PREDICTIONS} or <case>.json files, got neither")
+    answers = {name.removesuffix(".json") for name in found if not name.endswith(ending)}
     for name in found:
-        case = name.removesuffix(".json")
+        case = name.removesuffix(ending) if name.endswith(ending) else name.removesuffix(".json")
         _check_known(case, reference, source=str(root / name[:80]))
-        yield case, _Output(_inside(root, name, source=str(root)), None)
+        if case not in answers:
+            raise ChallengeError(
+                f"{root / name[:80]}: wanted the points of this case beside it, {case}.json is not there"
+            )
+    uncertain = {
+        name.removesuffix(ending): _inside(root, name, source=str(root)) for name in found if name.endswith(ending)
+    }
+    for case in sorted(answers):
+        yield case, _Output(_inside(root, f"{case}.json", source=str(root)), uncertain.get(case))
 
 
 def _platform_outputs(root: Path, reference: Reference) -> Iterator[tuple[str, _Output]]:

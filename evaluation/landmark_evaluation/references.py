@@ -76,6 +76,22 @@ class Reference:
         rest = tuple(name for name in self.members if person(name) != person(observer))
         return rest if observer in self.members else ()
 
+    def marked_by(self, folder: Path) -> "Reference":
+        """This reference with only the cases that a rater marked, where `folder` is that rater's in it, else itself.
+
+        A submission must answer every case; a rater need not have seen all, and the protocol's n_cases says so.
+        """
+        home = self.folder.resolve() / "landmarks"
+        if folder.resolve().parent != home or folder.resolve().name not in self.observers:
+            return self
+        rows = [row for row, case in enumerate(self.cases) if (folder / f"{case.name}.json").is_file()]
+        if not rows:
+            raise ChallengeError(f"{folder}: wanted at least one of the {len(self.cases)} cases, got none")
+        if len(rows) == len(self.cases):
+            return self
+        cases = tuple(self.cases[row] for row in rows)
+        return replace(self, cases=cases, points_mm=self.points_mm[rows], assessed=self.assessed[rows])
+
     def leaving_out(self, observer: str) -> "Reference":
         """This reference for a rater who is part of the mean: the mean of `others` takes its place.
 

@@ -80,6 +80,16 @@ def test_the_container_quotes_nothing_of_a_broken_reference(mounts, capsys):
     assert "31.4159" not in err and "case1" not in err and "tell the organisers" in err
 
 
+def test_the_container_quotes_nothing_of_a_broken_rater(mounts, capsys):
+    path = mounts / "truth/landmarks/one/case1.json"
+    value = json.loads(path.read_text())
+    value["points"][0]["point"][0] = "31.4159"
+    path.write_text(json.dumps(value))
+    assert container.main([]) == 2
+    err = capsys.readouterr().err
+    assert "31.4159" not in err and "case1" not in err and "tell the organisers" in err
+
+
 def test_the_container_names_an_unexpected_failure_by_type_alone(mounts, capsys, monkeypatch):
     def fail(*_):
         raise RuntimeError("reference at 31.4159 mm")
@@ -114,3 +124,25 @@ def test_observers_are_submissions(kit, points, tmp_path):
     found = json.loads((tmp_path / "r/metrics.json").read_text())
     assert found["aggregates"]["mre_mm"]["mean"] == pytest.approx(2.0)
     assert found["aggregates"]["sdr"]["2_0mm"] == 0.0, "2 mm is exactly the threshold, and the tie is strict"
+
+
+def test_a_rater_who_saw_some_cases_is_scored_on_those(kit, points, tmp_path):
+    data = kit.dataset(tmp_path / "data", kit.task(observers=("one", "two")), {"one": points, "two": points + 1.0})
+    rater = data.folder / "landmarks/two"
+    for case in ("case1", "case4"):
+        (rater / f"{case}.json").unlink()
+    outcome = CliRunner().invoke(
+        cli,
+        ["evaluate", str(rater), str(data.folder), "--observer", "one", "--out", str(tmp_path / "r"), "--no-report"],
+    )
+    assert outcome.exit_code == 0, outcome.output
+    metrics = json.loads((tmp_path / "r/metrics.json").read_text())
+    assert metrics["protocol"]["n_cases"] == 4 and metrics["protocol"]["n_points"] == 12
+    assert "two marked 4 of 6 cases" in outcome.output
+    # Anybody else must answer every case.
+    copied = tmp_path / "copy"
+    copied.mkdir()
+    for path in rater.iterdir():
+        (copied / path.name).write_bytes(path.read_bytes())
+    outcome = CliRunner().invoke(cli, ["evaluate", str(copied), str(data.folder), "--out", str(tmp_path / "s")])
+    assert outcome.exit_code != 0 and not (tmp_path / "s").exists()

@@ -230,3 +230,16 @@ def test_durations_come_as_the_platform_writes_them(text, seconds):
 def test_other_durations_are_refused(text):
     with pytest.raises(ChallengeError, match="wanted a duration"):
         parse_duration_s(text, source="t")
+
+
+def test_a_plain_folder_may_carry_covariances(kit, points, tmp_path):
+    task = kit.task()
+    data = kit.dataset(tmp_path / "data", task, {"one": points})
+    folder = kit.plain(tmp_path / "plain", task, points)
+    (folder / "case2.landmark-uncertainty.json").write_text(json.dumps({"b": np.diag([1.0, 4.0, 9.0]).tolist()}))
+    given = read_submission(folder, open_reference(data.folder))
+    assert given.covariance_mm2[2, 1].tolist() == np.diag([1.0, 4.0, 9.0]).tolist()
+    assert np.isfinite(given.covariance_mm2).all(axis=(2, 3)).sum() == 1
+    (folder / "case2.json").unlink()
+    with pytest.raises(ChallengeError, match=r"wanted the points of this case beside it, case2\.json is not there"):
+        read_submission(folder, open_reference(data.folder))
