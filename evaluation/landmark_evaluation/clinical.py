@@ -17,18 +17,22 @@ Points = dict[str, NDArray[np.float64]]  # landmark name -> (cases, 2) mm
 
 @dataclass(frozen=True)
 class Analysis:
-    """measure: (cases,) values from points. classes: what (below, within, above) the norm `low` to `high` means."""
+    """measure: (cases,) values from points. classes: what (below, within, above) the norm `low` to `high` means, and
+    what lies below `reversal` where there is one."""
 
     title: str
     unit: str
     low: float
     high: float
-    classes: tuple[str, str, str]
+    classes: tuple[str, ...]
     measure: Callable[[Points], NDArray[np.float64]]
+    reversal: float | None = None
 
     def classify(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
-        """(cases,) 0 below, 1 within (borders included), 2 above the norm; -1 where there is no value."""
+        """(cases,) 0 below, 1 within (borders included), 2 above the norm, 3 below reversal; -1 without a value."""
         found = np.where(values < self.low, 0, np.where(values > self.high, 2, 1))
+        if self.reversal is not None:
+            found = np.where(values < self.reversal, 3, found)
         return np.where(np.isfinite(values), found, -1)
 
 
@@ -98,9 +102,11 @@ ANALYSES: dict[str, Analysis] = {
         "FHA", "degrees", 26.8, 31.4, ("low mandible angle", "normal", "high mandible angle"),
         lambda p: _angle(p["nasion"] - p["sella"], p["gnathion"] - p["gonion"]),
     ),
-    # The paper knows a fourth class, edge to edge at exactly 0 mm, which continuous points never reach, and leaves 0 to
-    # 2 mm without a class; programs that follow it count those as cross bite, and so does this.
-    "mw": Analysis("MW", "mm", 2.0, 4.5, ("cross bite or edge to edge", "normal", "large overjet"), _overjet),
+    # Four classes as in the paper, which calls exactly 0 mm edge to edge (continuous points never reach it) and leaves
+    # 0 to 2 mm without a class: here all of that counts as edge to edge.
+    "mw": Analysis(
+        "MW", "mm", 2.0, 4.5, ("edge to edge", "normal", "large overjet", "anterior cross bite"), _overjet, reversal=0.0
+    ),
 }  # fmt: skip
 
 
@@ -109,6 +115,18 @@ def measure(points_mm: NDArray[np.float64], names: Sequence[str]) -> dict[str, N
     points = {name: points_mm[:, column, :2] for column, name in enumerate(names)}
     with np.errstate(invalid="ignore", divide="ignore"):
         return {key: analysis.measure(points) for key, analysis in ANALYSES.items()}
+
+
+def class_agreement(
+    points_mm: NDArray[np.float64], reference_mm: NDArray[np.float64], *, names: Sequence[str]
+) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Per analysis (cases,) whether the class is the reference's, and whether the reference has one."""
+    ours, theirs = measure(points_mm, names), measure(reference_mm, names)
+    found = {}
+    for key, analysis in ANALYSES.items():
+        wanted = analysis.classify(theirs[key])
+        found[key] = ((analysis.classify(ours[key]) == wanted) & (wanted >= 0), wanted >= 0)
+    return found
 
 
 def compare_classes(

@@ -72,7 +72,8 @@ def test_apdi_of_parallel_planes_is_the_facial_angle():
     ("anb", 3.2, "class I"), ("anb", 3.19, "class III"), ("anb", 5.71, "class II"),
     ("snb", 74.5, "retrognathic mandible"), ("sna", 83.3, "prognathic maxilla"), ("odi", 80.6, "deep bite"),
     ("apdi", 77.5, "class II"), ("fhi", 0.76, "short face"), ("fha", 31.5, "high mandible angle"),
-    ("mw", 4.5, "normal"), ("mw", 4.6, "large overjet"), ("mw", -1.0, "cross bite or edge to edge"),
+    ("mw", 4.5, "normal"), ("mw", 4.6, "large overjet"), ("mw", -0.1, "anterior cross bite"),
+    ("mw", 1.9, "edge to edge"),
 ])  # fmt: skip
 def test_classes_have_the_published_borders(key, value, label):
     analysis = ANALYSES[key]
