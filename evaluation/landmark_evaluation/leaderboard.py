@@ -14,6 +14,7 @@ from landmark_challenge.task import Ranking, RankingColumn, Task, threshold_key
 
 from . import ranking
 from .entries import Entry
+from .results import Observers
 from .statistics import DEFAULT_RESAMPLES, DEFAULT_SEED, Interval, Resampled, interval, resample
 
 
@@ -35,6 +36,12 @@ class Leaderboard:
     rows: tuple[Row, ...]
     pairs: tuple[ranking.Pair, ...] | None
     stability: ranking.Stability | None
+
+    @property
+    def observers(self) -> Observers | None:
+        """The people behind the declared reference, as the best submission scored against it found them."""
+        found = (row.entry.metrics for row in self.rows if row.entry.metrics.protocol.left_out is None)
+        return next((each.aggregates.observers for each in found if each.aggregates.observers is not None), None)
 
 
 def make_leaderboard(
@@ -161,7 +168,7 @@ def leaderboard_csv(board: Leaderboard) -> str:
     head = ["rank", "submission"]
     for column in board.rule.columns:
         head += [column.title, f"{column.title}: 95 % low", f"{column.title}: 95 % high"]
-    table.writerow([*head, "missing", "false alarms", "mean run time (s)", "reference"])
+    table.writerow([*head, "missing", "false alarms", "mean run time (s)", "error relative to observers", "reference"])
     for row in board.rows:
         line: list[Any] = [row.rank, row.entry.name]
         for value, span in zip(row.values, row.intervals, strict=True):
@@ -169,7 +176,9 @@ def leaderboard_csv(board: Leaderboard) -> str:
         scores = row.entry.metrics.aggregates
         runtime = "" if scores.runtime_s is None else f"{scores.runtime_s.mean:.4g}"
         reference = row.entry.metrics.protocol.reference
-        table.writerow([*line, scores.n_missing, scores.n_false_alarms, runtime, reference])
+        ratio = None if scores.observers is None else scores.observers.relative_error
+        relative = "" if ratio is None else f"{ratio:.4f}"
+        table.writerow([*line, scores.n_missing, scores.n_false_alarms, runtime, relative, reference])
     return text.getvalue()
 
 

@@ -24,14 +24,13 @@ def score_observers(reference: Reference) -> list[dict[str, Any]]:
     for observer in reference.observers:
         if observer in (reference.observer, _sole_author(reference), CONSENSUS):
             continue  # scored against their own points they would be perfect, and a consensus is nobody
-        against = reference.leaving_out(observer) if reference.others(observer) else reference
-        errors = distances_mm(reference.observer_mm(observer), against.points_mm, reference)
+        against, errors = observer_errors(observer, reference)
         if not np.isfinite(errors).any():
             continue
         rows.append(
             {
                 "observer": observer,
-                "against": against.rule,
+                "against": against,
                 "n_cases": int(np.isfinite(errors).any(axis=1).sum()),
                 "n_points": int(np.isfinite(errors).sum()),
                 "mre_mm": summarise_errors(errors),
@@ -80,6 +79,12 @@ def bland_altman(
             reach = LIMITS_OF_AGREEMENT * sd
             result[AXES[axis]] = {"bias_mm": bias, "sd_mm": sd, "low_mm": bias - reach, "high_mm": bias + reach}
     return result
+
+
+def observer_errors(observer: str, reference: Reference) -> tuple[str, NDArray[np.float64]]:
+    """Against whom an observer is scored, and the (cases, landmarks) errors; NaN where either did not mark."""
+    against = reference.leaving_out(observer) if reference.others(observer) else reference
+    return against.rule, distances_mm(reference.observer_mm(observer), against.points_mm, reference)
 
 
 def distances_mm(

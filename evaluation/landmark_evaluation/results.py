@@ -83,6 +83,10 @@ class Confidence(LandmarkConfidence):
     """95 % intervals by bootstrap over cases; the path mirrors the one of the figure itself."""
 
     landmarks: dict[Key, LandmarkConfidence]
+    success_curve_area: Interval95 | None = None
+    presence: dict[Key, Interval95] | None = None
+    clinical: dict[Key, Interval95] | None = None
+    runtime_s: dict[Key, Interval95] | None = None
 
 
 class Noise(_Result):
@@ -126,6 +130,7 @@ class ObserverResult(_Result):
     mre_mm: ErrorSummary
     sdr: dict[Key, Share]
     landmark_mean_mm: list[Finite | None]
+    confidence: LandmarkConfidence | None = None
 
 
 class ObserverPair(_Result):
@@ -141,11 +146,13 @@ class ObserverPair(_Result):
 
 
 class Observers(_Result):
-    """mean_mm: mean error of the observers, the noise ceiling; relative_error: this submission's mean divided by it."""
+    """mean_mm: mean error of the observers, the noise ceiling, and by landmark; relative_error: this submission's mean
+    divided by it."""
 
     scored: list[ObserverResult]
     pairs: list[ObserverPair]
     mean_mm: Finite
+    landmark_mean_mm: dict[Key, Finite] | None = None
     relative_error: Finite | None = None
 
 
@@ -186,6 +193,7 @@ class Subgroup(_Result):
     n_missing: Count
     mre_mm: ErrorSummary
     sdr: dict[Key, Share]
+    confidence: LandmarkConfidence | None = None
 
 
 class Aggregates(_Result):

@@ -10,6 +10,7 @@ from landmark_challenge.errors import ChallengeError
 from landmark_challenge.task import threshold_key
 
 from . import disclosure, metrics, statistics
+from .intervals import further_intervals
 from .pairing import Submission
 from .references import Reference
 from .results import (
@@ -137,8 +138,11 @@ def _aggregate(
         n_missing=int(scores.missing.sum()),
         n_false_alarms=int(scores.false_alarm.sum()),
         confidence=Confidence(
-            mre_mm=intervals.mre_mm, sdr=dict(zip(keys, intervals.sdr, strict=True)), landmarks=spans
+            mre_mm=intervals.mre_mm,
+            sdr=dict(zip(keys, intervals.sdr, strict=True)),
+            landmarks=spans,
+            **further_intervals(scores, submission, reference, resamples=resamples, seed=seed),
         ),
         **_runtimes(submission),
-        **further_sections(scores, submission, reference),
+        **further_sections(scores, submission, reference, resamples=resamples, seed=seed),
     )

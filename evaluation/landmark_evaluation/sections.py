@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from landmark_challenge.task import threshold_key
 
 from . import clinical, metrics, observers, presence, uncertainty
+from .intervals import error_intervals
 from .metrics import Scores
 from .pairing import Submission
 from .references import Reference
@@ -15,7 +16,9 @@ from .references import Reference
 MAX_SUBGROUPS = 50
 
 
-def further_sections(scores: Scores, submission: Submission, reference: Reference) -> dict[str, Any]:
+def further_sections(
+    scores: Scores, submission: Submission, reference: Reference, *, resamples: int, seed: int
+) -> dict[str, Any]:
     """All that applies to this task, reference and submission, by the name of its key in metrics.json."""
     task = reference.task
     found: dict[str, Any] = {
@@ -23,8 +26,8 @@ def further_sections(scores: Scores, submission: Submission, reference: Referenc
         "n_failures": n_failures(scores, reference),
         "presence": presence.summarise_presence(scores, submission.probability, assessed=reference.assessed),
         "bias": observers.bland_altman(submission.points_mm, reference.points_mm, reference) or None,
-        "observers": _observers(scores, reference),
-        "subgroups": subgroups(scores, reference) or None,
+        "observers": _observers(scores, reference, resamples=resamples, seed=seed),
+        "subgroups": subgroups(scores, reference, resamples=resamples, seed=seed) or None,
     }
     points = uncertainty.uncertain_points(
         scores.error_mm,
@@ -60,32 +63,41 @@ def n_failures(scores: Scores, reference: Reference) -> dict[str, int]:
     }
 
 
-def _observers(scores: Scores, reference: Reference) -> dict[str, Any] | None:
+def _observers(scores: Scores, reference: Reference, *, resamples: int, seed: int) -> dict[str, Any] | None:
     """Every observer as a submission, every pair, and how this submission's mean error compares with people's."""
     rows = observers.score_observers(reference)
     if not rows:
         return None
     keys = [threshold_key(threshold) for threshold in reference.task.success_thresholds_mm]
+    errors = [observers.observer_errors(row["observer"], reference)[1] for row in rows]
+    spans = error_intervals(errors, reference.task, resamples=resamples, seed=seed)
     found: dict[str, Any] = {
-        "scored": [{**row, "sdr": dict(zip(keys, row["sdr"], strict=True))} for row in rows],
+        "scored": [
+            {**row, "sdr": dict(zip(keys, row["sdr"], strict=True)), "confidence": span}
+            for row, span in zip(rows, spans, strict=True)
+        ],
         "pairs": observers.score_pairs(reference),
     }
     weights = np.array([row["n_points"] for row in rows])
     ceiling = float(np.average([row["mre_mm"]["mean"] for row in rows], weights=weights))
     found["mean_mm"] = ceiling
+    by_landmark = observers.column_means(np.concatenate(errors))
+    names = reference.task.names
+    found["landmark_mean_mm"] = {name: mean for name, mean in zip(names, by_landmark, strict=True) if mean is not None}
     if ceiling > 0:
         found["relative_error"] = float(np.nanmean(scores.error_mm)) / ceiling
     return found
 
 
-def subgroups(scores: Scores, reference: Reference) -> list[dict[str, Any]]:
+def subgroups(scores: Scores, reference: Reference, *, resamples: int, seed: int) -> list[dict[str, Any]]:
     """One row per value of every further column of cases.csv, and of `subset`: mean, SD, median, success rates.
 
     A column with one value, or with more than fifty (a number, an identifier), makes no groups.
     """
     task = reference.task
     columns = sorted({key for case in reference.cases for key in case.columns})
-    rows = []
+    rows: list[dict[str, Any]] = []
+    groups: list[NDArray[np.float64]] = []
     for column in ["subset", *columns]:
         values = np.array(
             [case.subset if column == "subset" else case.columns.get(column, "") for case in reference.cases]
@@ -97,6 +109,7 @@ def subgroups(scores: Scores, reference: Reference) -> list[dict[str, Any]]:
             errors = scores.error_mm[values == value]
             if not np.isfinite(errors).any():
                 continue
+            groups.append(np.where((values == value)[:, None], scores.error_mm, np.nan))
             rates = metrics.success_rates(errors, task.success_thresholds_mm, tie=task.success_tie)
             rows.append(
                 {
@@ -109,4 +122,5 @@ def subgroups(scores: Scores, reference: Reference) -> list[dict[str, Any]]:
                     "sdr": {threshold_key(t): rate for t, rate in zip(task.success_thresholds_mm, rates, strict=True)},
                 }
             )
-    return rows
+    spans = error_intervals(groups, task, resamples=resamples, seed=seed)
+    return [{**row, "confidence": span} for row, span in zip(rows, spans, strict=True)]

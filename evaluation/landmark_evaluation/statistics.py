@@ -139,6 +139,25 @@ def interval(values: NDArray[np.float64]) -> Interval | None:
     return low, high
 
 
+def ratio_intervals(
+    numerators: NDArray[np.float64],
+    denominators: NDArray[np.float64],
+    *,
+    resamples: int = DEFAULT_RESAMPLES,
+    seed: int = DEFAULT_SEED,
+) -> list[Interval | None]:
+    """Intervals of sums of numerators over sums of denominators, both (cases, ratios): means and rates of any kind.
+
+    None where no resample has a denominator. The same cases are drawn as in `resample`.
+    """
+    width = numerators.shape[1]
+    columns = np.concatenate([numerators, denominators], axis=1, dtype=np.float64)
+    sums = np.concatenate([draws @ columns for draws in draw_cases(len(columns), resamples=resamples, seed=seed)])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = sums[:, :width] / sums[:, width:]
+    return [interval(ratios[:, k]) for k in range(width)]
+
+
 def draw_cases(n_cases: int, *, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """Chunks (chunk, n_cases) of how often each resample draws each case; chunked so that memory stays bounded."""
     generator = np.random.default_rng(seed)

@@ -89,3 +89,17 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         low, high = statistics.bootstrap(sample, [2.0], tie="strict", resamples=400).mre_mm["mean"]
         hits += low <= 3.0 <= high
     assert 0.90 <= hits / 300 <= 0.98
+
+
+def test_ratios_have_the_intervals_of_the_means_and_rates_they_are():
+    errors = errors_mm()
+    count, sums = np.isfinite(errors).sum(axis=1), np.nansum(errors, axis=1)
+    nowhere = np.zeros(len(errors))
+    mean, rate, nothing = statistics.ratio_intervals(
+        np.stack([sums, (errors < 2.0).sum(axis=1), nowhere], axis=1),
+        np.stack([count, count, nowhere], axis=1),
+        resamples=300,
+        seed=5,
+    )
+    whole = statistics.bootstrap(errors, [2.0], tie="strict", resamples=300, seed=5)
+    assert mean == pytest.approx(whole.mre_mm["mean"]) and rate == pytest.approx(whole.sdr[0]) and nothing is None

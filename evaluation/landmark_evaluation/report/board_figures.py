@@ -20,6 +20,12 @@ def intervals(board: Leaderboard) -> Figure:
             axes.plot(span, (height, height), color=PALETTE["--blue"], linewidth=2)
         axes.plot(row.values[0], height, "o", color=PALETTE["--blue"], markersize=5)
     axes.set_yticks([len(board.rows) - k for k in range(len(board.rows))], [row.entry.name for row in board.rows])
+    ceiling = board.observers
+    if ceiling is not None and column.path == "aggregates.mre_mm.mean":
+        axes.axvline(
+            ceiling.mean_mm, color=PALETTE["--muted"], linestyle="--", linewidth=1.4, label="mean of the observers"
+        )
+        axes.legend(loc="best", fontsize=8.5)
     axes.set(xlabel=f"{column.title}, 95 % interval over cases", ylim=(0.3, len(board.rows) + 0.7))
     axes.grid(axis="y", visible=False)
     return figure

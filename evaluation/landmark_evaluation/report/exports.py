@@ -67,18 +67,24 @@ def landmark_table(metrics: Metrics) -> Table:
         "SD",
         "median",
         "IQR",
+        "RMS",
         "95th %",
         "max",
         *(f"% {sign} {threshold_text(k)}" for k in keys),
     ]
-    confidence = scores.confidence
+    confidence, people = scores.confidence, scores.observers
     rows = []
     for name, row in (scores.landmarks or {}).items():
         spans = None if confidence is None else confidence.landmarks.get(name)
-        rows.append(_error_row(name, row.mre_mm, row.sdr, spans, keys) + (Cell(str(row.n_missing), row.n_missing),))
-    total = _error_row("all", scores.mre_mm, scores.sdr, confidence, keys)
-    rows.append((*total, Cell(str(scores.n_missing), scores.n_missing)))
-    return Table("landmarks", "Radial error and success by landmark", (*head, "missing"), tuple(rows))
+        line = _error_row(name, row.mre_mm, row.sdr, spans, keys) + (Cell(str(row.n_missing), row.n_missing),)
+        rows.append(line if people is None else (*line, number((people.landmark_mean_mm or {}).get(name))))
+    total = (
+        *_error_row("all", scores.mre_mm, scores.sdr, confidence, keys),
+        Cell(str(scores.n_missing), scores.n_missing),
+    )
+    rows.append(total if people is None else (*total, number(people.mean_mm)))
+    last = ("missing",) if people is None else ("missing", "observers (mm)")
+    return Table("landmarks", "Radial error and success by landmark", (*head, *last), tuple(rows))
 
 
 def _error_row(
@@ -87,7 +93,14 @@ def _error_row(
     of_mean = None if spans is None else spans.mre_mm.get("mean")
     of_rate = {} if spans is None else spans.sdr
     cells = [Cell(name), with_interval(errors.mean, of_mean)]
-    cells += [number(errors.sd), number(errors.median), number(errors.iqr), number(errors.p95), number(errors.max)]
+    cells += [
+        number(errors.sd),
+        number(errors.median),
+        number(errors.iqr),
+        number(errors.rms),
+        number(errors.p95),
+        number(errors.max),
+    ]
     cells += [with_interval(sdr[k], of_rate.get(k), factor=100, digits=1) for k in keys]
     return tuple(cells)
 
@@ -99,7 +112,7 @@ def observer_table(metrics: Metrics) -> Table | None:
         return None
     keys = shown_thresholds(list(metrics.aggregates.sdr))
     rows = [
-        _observer_row(f"{row.observer} against {row.against}", row.n_cases, row.mre_mm, row.sdr, keys)
+        _observer_row(f"{row.observer} against {row.against}", row.n_cases, row.mre_mm, row.sdr, keys, row.confidence)
         for row in found.scored
     ]
     for pair in found.pairs:
@@ -113,16 +126,27 @@ def observer_table(metrics: Metrics) -> Table | None:
 
 
 def _observer_row(
-    title: str, n_cases: int, errors: ErrorSummary, sdr: dict[str, float], keys: Sequence[str]
+    title: str,
+    n_cases: int,
+    errors: ErrorSummary,
+    sdr: dict[str, float],
+    keys: Sequence[str],
+    spans: LandmarkConfidence | None = None,
 ) -> tuple[Cell, ...]:
     return (
         Cell(title),
         Cell(str(n_cases), n_cases),
-        number(errors.mean),
+        with_interval(errors.mean, None if spans is None else spans.mre_mm.get("mean")),
         number(errors.sd),
         number(errors.median),
-        *(percent(sdr.get(k)) for k in keys),
+        *(_rate(sdr.get(k), spans, k) for k in keys),
     )
+
+
+def _rate(share: float | None, spans: LandmarkConfidence | None, key: str) -> Cell:
+    if share is None:
+        return Cell("")
+    return with_interval(share, None if spans is None else spans.sdr.get(key), factor=100, digits=1)
 
 
 def agreement_table(metrics: Metrics) -> Table | None:
@@ -152,10 +176,10 @@ def subgroup_table(metrics: Metrics) -> Table | None:
         (
             Cell(f"{group.column} = {group.value}"),
             Cell(str(group.n_cases), group.n_cases),
-            number(group.mre_mm.mean),
+            with_interval(group.mre_mm.mean, None if group.confidence is None else group.confidence.mre_mm.get("mean")),
             number(group.mre_mm.sd),
             number(group.mre_mm.median),
-            *(percent(group.sdr[k]) for k in keys),
+            *(_rate(group.sdr[k], group.confidence, k) for k in keys),
             Cell(str(group.n_missing), group.n_missing),
         )
         for group in groups
@@ -179,10 +203,13 @@ def clinical_table(metrics: Metrics) -> Table | None:
         return None
     from ..clinical import ANALYSES
 
+    confidence = metrics.aggregates.confidence
+    spans = {} if confidence is None else confidence.clinical or {}
+
     rows = tuple(
         (
             Cell(ANALYSES[key].title if key in ANALYSES else key),
-            percent(row.success_classification_rate),
+            with_interval(row.success_classification_rate, spans.get(key), factor=100, digits=1),
             number(row.mean_absolute_difference),
             Cell(ANALYSES[key].unit if key in ANALYSES else ""),
             Cell(str(row.n_cases), row.n_cases),

@@ -15,25 +15,35 @@ from .theme import PALETTE, colour, new_figure
 
 CURVE_POINTS = 240
 MAX_NAMED = 8
+PERSON_LINES = ("--", ":", "-.")
 # More dots than this are drawn as a picture: as shapes they would make the page slow and large.
 MAX_DOTS = 4000
 PLANES = (("axial", 0, 1), ("coronal", 0, 2), ("sagittal", 1, 2))
 AXIS_TITLE = ("left (x)", "posterior (y)", "superior (z)")
 
 
-def success_curve(curves: Sequence[tuple[str, NDArray[np.float64], bool]], *, limit_mm: float, tie: str) -> Figure:
-    """Share of points within a distance. curves: (name, errors with NaN, whether a person); people are dashed."""
+def success_curve(
+    curves: Sequence[tuple[str, NDArray[np.float64], bool]],
+    *,
+    limit_mm: float,
+    tie: str,
+    people: Sequence[tuple[str, Sequence[float], Sequence[float]]] = (),
+) -> Figure:
+    """Share of points within a distance. curves: (name, errors with NaN, whether a person); people are dashed.
+
+    people: further ones of whom only (name, thresholds in mm, rates) are known.
+    """
     figure = new_figure(7.2, 3.6)
     axes = figure.add_subplot()
     thresholds = np.linspace(0, limit_mm, CURVE_POINTS)
-    methods = people = 0
+    methods = persons = 0
     for name, error_mm, person in curves:
         errors = error_mm[np.isfinite(error_mm)]
         rates = [100 * np.mean(success(errors, threshold, tie=tie)) for threshold in thresholds]
         style: dict[str, Any]
         if person:
-            style = {"color": PALETTE["--muted"], "linestyle": ("--", ":", "-.")[people % 3], "linewidth": 1.4}
-            people += 1
+            style = {"color": PALETTE["--muted"], "linestyle": PERSON_LINES[persons % 3], "linewidth": 1.4}
+            persons += 1
         elif methods < MAX_NAMED:
             style = {"color": colour(methods), "linestyle": ("-", "--")[methods // 6 % 2], "linewidth": 2.0}
             methods += 1
@@ -42,8 +52,12 @@ def success_curve(curves: Sequence[tuple[str, NDArray[np.float64], bool]], *, li
             style = {"color": PALETTE["--line"], "linewidth": 1.2, "zorder": 1.5}
             methods += 1
         axes.plot(thresholds, rates, label=name, **style)
+    for name, limits_mm, shares in people:
+        axes.plot([0, *limits_mm], [0, *(100 * share for share in shares)], label=name, color=PALETTE["--muted"],
+                  linestyle=PERSON_LINES[persons % 3], linewidth=1.4, marker=".", markersize=4)  # fmt: skip
+        persons += 1
     axes.set(xlim=(0, limit_mm), ylim=(0, 101), xlabel="distance (mm)", ylabel="points within (%)")
-    if len(curves) > 1:
+    if len(curves) + len(people) > 1:
         axes.legend(loc="lower right", fontsize=8.5)
     return figure
 
@@ -84,8 +98,8 @@ def landmark_boxes(
     return figure
 
 
-def case_errors(error_mm: NDArray[np.float64]) -> Figure:
-    """Mean and largest error of every case, worst first."""
+def case_errors(error_mm: NDArray[np.float64], *, observers_mm: float | None = None) -> Figure:
+    """Mean and largest error of every case, worst first; the observers' mean error as a line."""
     scored = error_mm[np.isfinite(error_mm).any(axis=1)]
     means, largest = np.nanmean(scored, axis=1), np.nanmax(scored, axis=1)
     order = np.argsort(-means, kind="stable")
@@ -95,6 +109,10 @@ def case_errors(error_mm: NDArray[np.float64]) -> Figure:
     axes.vlines(place, means[order], largest[order], color=PALETTE["--line"], linewidth=1.2)
     axes.plot(place, largest[order], ".", color=PALETTE["--orange"], markersize=3, label="largest error of the case")
     axes.plot(place, means[order], ".", color=PALETTE["--blue"], markersize=4, label="mean error of the case")
+    if observers_mm is not None:
+        axes.axhline(
+            observers_mm, color=PALETTE["--muted"], linestyle="--", linewidth=1.4, label="mean of the observers"
+        )
     axes.set(xlabel="cases, worst first", ylabel="radial error (mm)", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper right", fontsize=8.5)

@@ -13,7 +13,7 @@ from landmark_challenge.dataset import Dataset
 
 from .. import uncertainty
 from ..leaderboard import Leaderboard
-from ..observers import distances_mm
+from ..observers import observer_errors
 from ..results import Metrics
 from ..scoring import Evaluation
 from ..tables import noise_line, protocol_line, threshold_text
@@ -24,6 +24,7 @@ from .theme import inline_svg, save_figure, styled
 
 WORST_CASES = 20
 CURVE_REACH = 2.0
+SIGNIFICANCE_NOTE = "Filled: the submission of the row is better than the one of the column (Holm, 5 %)."
 
 
 def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Dataset | None) -> None:
@@ -69,7 +70,9 @@ def write_leaderboard(board: Leaderboard, out: Path, *, curve_limit_mm: float) -
         plots.append(("intervals", "Score with 95 % intervals", board_figures.intervals(board)))
         curves = [(row.entry.name, row.entry.error_mm, False) for row in board.rows if row.entry.error_mm is not None]
         if curves:
-            figure = figures.success_curve(curves, limit_mm=curve_limit_mm, tie=first.protocol.tie)
+            figure = figures.success_curve(
+                curves, limit_mm=curve_limit_mm, tie=first.protocol.tie, people=_people_curves(board)
+            )
             plots.append(("success", "Points within a distance", figure))
         if board.stability is not None and len(board.rows) > 1:
             plots.append(("stability", "Rank stability", board_figures.rank_stability(board)))
@@ -86,10 +89,28 @@ def write_leaderboard(board: Leaderboard, out: Path, *, curve_limit_mm: float) -
         noise=None if first.aggregates.noise is None else noise_line(first.aggregates.noise),
         tables=tables,
         rule=board.rule.rule,
+        notes={"significance": SIGNIFICANCE_NOTE},
+        observers=board.observers,
         tau=None if board.stability is None else float(board.stability.kendall_tau.mean()),
         left_out=[row.entry for row in board.rows if row.entry.metrics.protocol.left_out],
     )
+    for table in tables:
+        files.write_text(out / "tables" / f"{table.name}.csv", exports.table_csv(table))
+        files.write_text(out / "tables" / f"{table.name}.tex", exports.table_latex(table, first))
     files.write_text(out / "leaderboard.html", html)
+
+
+def _people_curves(board: Leaderboard) -> list[tuple[str, list[float], list[float]]]:
+    """Name, thresholds in mm and success rates of each observer."""
+    people = board.observers.scored if board.observers is not None else []
+    return [
+        (
+            f"{person.observer} against {person.against}",
+            [float(key.removesuffix("mm").replace("_", ".")) for key in person.sdr],
+            list(person.sdr.values()),
+        )
+        for person in people
+    ]
 
 
 def _plots(evaluation: Evaluation) -> list[tuple[str, str, Figure]]:
@@ -99,8 +120,7 @@ def _plots(evaluation: Evaluation) -> list[tuple[str, str, Figure]]:
     people = observers.scored if observers is not None else []
     curves: list[tuple[str, Any, bool]] = [("this submission", scores.error_mm, False)]
     for person in people:
-        against = reference.leaving_out(person.observer) if reference.others(person.observer) else reference
-        errors = distances_mm(reference.observer_mm(person.observer), against.points_mm, reference)
+        errors = observer_errors(person.observer, reference)[1]
         curves.append((f"{person.observer} against {person.against}", errors, True))
     limit = CURVE_REACH * task.success_thresholds_mm[-1]
     boxes = figures.landmark_boxes(
@@ -109,7 +129,11 @@ def _plots(evaluation: Evaluation) -> list[tuple[str, str, Figure]]:
     plots = [
         ("success", "Points within a distance", figures.success_curve(curves, limit_mm=limit, tie=task.success_tie)),
         ("landmarks", "Error by landmark", boxes),
-        ("cases", "Error by case", figures.case_errors(scores.error_mm)),
+        (
+            "cases",
+            "Error by case",
+            figures.case_errors(scores.error_mm, observers_mm=None if observers is None else observers.mean_mm),
+        ),
         ("directions", "Direction of the error, as seen from the reference", figures.error_directions(evaluation)),
     ]
     points = uncertainty.uncertain_points(
@@ -167,11 +191,17 @@ def _worst_cases(evaluation: Evaluation) -> Table:
 
 def _board_table(board: Leaderboard) -> Table:
     head = ["rank", "submission", *(column.title for column in board.rule.columns), "missing", "false alarms"]
-    head += ["run time (s)", "firmness of the rank"]
+    head += [
+        "run time (s)",
+        *(["error relative to observers"] if board.observers is not None else []),
+        "firmness of the rank",
+    ]
     rows = []
     for place, row in enumerate(board.rows):
         scores = row.entry.metrics.aggregates
         marker = " *" if row.entry.metrics.protocol.left_out else ""
+        people = scores.observers
+        relative = [exports.number(None if people is None else people.relative_error, 2)]
         firm = Cell("") if board.stability is None else exports.percent(board.stability.share[place, row.rank - 1])
         rows.append(
             (
@@ -181,6 +211,7 @@ def _board_table(board: Leaderboard) -> Table:
                 Cell(str(scores.n_missing), scores.n_missing),
                 Cell(str(scores.n_false_alarms), scores.n_false_alarms),
                 exports.number(None if scores.runtime_s is None else scores.runtime_s.mean, 2),
+                *(relative if board.observers is not None else []),
                 Cell(f"{firm.text} %" if firm.text else "", firm.value),
             )
         )

@@ -75,7 +75,7 @@ def colour(index: int) -> str:
 
 
 def save_figure(figure: Figure, folder: Path, *, name: str) -> str:
-    """Write <name>.svg and <name>.png, and return the text of the SVG for `inline_svg`: drawing is what a page costs."""
+    """Write <name>.svg and <name>.png, and return the SVG's text for `inline_svg`: drawing is what a page costs."""
     with styled(), matplotlib.rc_context({"svg.hashsalt": f"landmarks-{name}"}):
         # The layout is found once, not again for each format.
         figure.draw_without_rendering()
