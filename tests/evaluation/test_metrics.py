@@ -105,3 +105,29 @@ def test_laws_of_every_score(pair, seed):
     assert (score(reference, reference).error_mm == 0).all(), "perfect is best"
     rates = metrics.success_rates(plain, [1.0, 2.0, 10.0, 1e5], tie="strict")
     assert rates == sorted(rates) and rates[-1] == 1.0, "success grows with the threshold"
+
+
+def test_hits_and_false_alarms_agree_with_grand_challenge_metrics():
+    # An independent count: each landmark of each case is one target of a detection task, found within the threshold.
+    scorers = pytest.importorskip("grand_challenge_metrics.scorers")
+    generator = np.random.default_rng(12)
+    reference = generator.uniform(-50, 50, (8, 5, 3))
+    predicted = reference + generator.normal(0, 1.5, reference.shape)
+    reference[generator.random((8, 5)) < 0.2] = np.nan
+    predicted[generator.random((8, 5)) < 0.2] = np.nan
+    found, threshold_mm = score(predicted, reference), 2.0
+    hits = misses = alarms = 0
+    for case in range(8):
+        for landmark in range(5):
+            truth, guess = reference[case, landmark], predicted[case, landmark]
+            counts = scorers.score_detection(
+                ground_truth=[] if np.isnan(truth).any() else [truth],
+                predictions=[] if np.isnan(guess).any() else [guess],
+                radius=threshold_mm,
+            )
+            hits, misses = hits + counts.true_positives, misses + counts.false_negatives
+            alarms += counts.false_positives
+    success = metrics.success(found.error_mm, threshold_mm, tie="inclusive")
+    far = found.scored & ~found.missing & ~success
+    assert (hits, misses) == (success.sum(), (found.scored & ~success).sum())
+    assert alarms == found.false_alarm.sum() + far.sum() and found.false_alarm.any() and far.any()
