@@ -20,7 +20,7 @@ from landmark_challenge.errors import ChallengeError
 from landmark_challenge.landmarks import write_landmarks
 from landmark_challenge.platform import Localizer
 
-from .blocks import CHANNELS_LAST, CONV, fast_bfloat16
+from .blocks import CHANNELS_LAST, CONV, compute_type
 from .checkpoints import Model
 from .cold_start import cold_start, peak_ram_mb, restart_peak
 from .method import load_model, resolve_device
@@ -30,7 +30,8 @@ from .training import report
 PEAK_CHANNELS = 128
 # Sides of the inputs that the peak is looked for at; the fastest is taken.
 PEAK_SIDES = {("cpu", 2): (64, 96, 128), ("cpu", 3): (16, 20, 24), ("cuda", 2): (512, 1024), ("cuda", 3): (64, 96)}
-PEAK_SECONDS = 0.04  # about how long one look at the peak takes
+# How long one look at the peak takes: as long as the network part beside it, so that both are interrupted alike.
+PEAK_SECONDS = (0.05, 1.0)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def measure(
         "n_cases": len(chosen),
         "device": device_name(torch.device(where)),
         "threads": torch.get_num_threads(),
+        # Programs that wanted to run, this one included: far above `threads`, every time here is too long.
+        "load_average": round(os.getloadavg()[0], 1),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "cold": {key: round(value, 3) for key, value in cold.items()},
         "warm": {
@@ -100,12 +103,12 @@ def warm_times(
         if number == len(cases) or number % 10 == 0:
             report(f"counted {number} of {len(cases)} cases")
     peak = peak_meter(dataset.task.dimension, device)
-    times = []
-    before = peak()
+    times: list[CaseTime] = []
+    before = peak(PEAK_SECONDS[0])
     with tempfile.TemporaryDirectory() as folder:
         for case, arithmetic in zip(cases, gflop, strict=True):
             one = _one_case(localizer, dataset, case, Path(folder), device=device)
-            after = peak()
+            after = peak(one[1].get("network", 0.0))
             times.append(CaseTime(case.name, *one, gflop=arithmetic, peak_gflop_per_s=(before + after) / 2))
             before = after
     return times
@@ -125,8 +128,7 @@ def _one_case(
         found = localizer.localize(image)
         with span("write"):
             write_landmarks(folder / f"{case.name}.json", found.landmarks)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    _wait(device)
     seconds = time.perf_counter() - begun
     parts = {**watch.seconds, "other": max(0.0, seconds - sum(watch.seconds.values()))}
     vram = torch.cuda.max_memory_reserved(device) / 1e6 if device.type == "cuda" else None
@@ -144,37 +146,40 @@ def count_gflop(work: Callable[[], object]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def peak_meter(ndim: int, device: torch.device) -> Callable[[], float]:
-    """A function that measures what this machine can do right now, in GFLOP/s, at the kind of convolution of networks.
+def peak_meter(ndim: int, device: torch.device) -> Callable[[float], float]:
+    """A function of the seconds to look: what this machine does right now, in GFLOP/s, at the convolutions of networks.
 
     3x3(x3) convolutions of 128 channels, channels-last, in bfloat16 where the device is fast at it, at the size of
     input that is fastest here.
     """
-    dtype = torch.bfloat16 if device.type == "cuda" or fast_bfloat16() else torch.float32
+    dtype = compute_type(device)
     layer = CONV[ndim](PEAK_CHANNELS, PEAK_CHANNELS, 3, padding=1, bias=False)
     layer = layer.to(device, dtype).to(memory_format=CHANNELS_LAST[ndim])  # type: ignore[call-overload]
     sides = PEAK_SIDES[(device.type, ndim)]
-    rates = {side: max(_rate(layer, side, ndim, device, dtype) for _ in range(2)) for side in sides}
+    rates = {side: max(_rate(layer, side, ndim, device, dtype, seconds=0.02) for _ in range(3)) for side in sides}
     best = max(rates, key=lambda side: rates[side])
-    return lambda: _rate(layer, best, ndim, device, dtype)
+    low, high = PEAK_SECONDS
+    return lambda seconds: _rate(layer, best, ndim, device, dtype, seconds=min(max(seconds, low), high))
 
 
 @torch.inference_mode()
-def _rate(layer: nn.Module, side: int, ndim: int, device: torch.device, dtype: torch.dtype) -> float:
-    """GFLOP/s of `layer` on an input of `side`: the median of repetitions."""
+def _rate(layer: nn.Module, side: int, ndim: int, device: torch.device, dtype: torch.dtype, *, seconds: float) -> float:
+    """GFLOP/s of `layer` on an input of `side`, over at least so many seconds, interruptions included."""
     x = torch.randn(1, PEAK_CHANNELS, *[side] * ndim).to(device, dtype).contiguous(memory_format=CHANNELS_LAST[ndim])
     gflop = 2 * PEAK_CHANNELS**2 * 3**ndim * side**ndim / 1e9
     layer(x)
-    seconds: list[float] = []
-    while sum(seconds) < PEAK_SECONDS or len(seconds) < 3:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        begun = time.perf_counter()
+    _wait(device)
+    done, begun = 0, time.perf_counter()
+    while done < 3 or time.perf_counter() - begun < seconds:
         layer(x)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - begun)
-    return gflop / float(np.median(seconds))
+        _wait(device)
+        done += 1
+    return done * gflop / (time.perf_counter() - begun)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def device_name(device: torch.device) -> str:
@@ -194,7 +199,8 @@ def as_table(result: dict[str, Any]) -> str:
     warm, cold = result["warm"], result["cold"]
     lines = [
         f"{result['method']} ({result['preset']}) for {result['task']}: {result['n_cases']} cases of {result['split']}",
-        f"  on {result['device']}, {result['threads']} threads, torch {result['versions']['torch']}",
+        f"  on {result['device']}, {result['threads']} threads, torch {result['versions']['torch']}, "
+        f"load average {result['load_average']}",
         f"  cold start   {cold['seconds']:.2f} s (import {cold['import_s']:.2f}, load {cold['load_s']:.2f}, "
         f"first case {cold['first_case_s']:.2f}), {cold['peak_ram_mb']:.0f} MB",
         f"  {'warm case':<12} {'median':>9} {'p95':>9}",

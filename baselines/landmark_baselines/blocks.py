@@ -74,16 +74,24 @@ def fast_bfloat16() -> bool:
     return bool(tiles() or getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
+def compute_type(device: torch.device) -> torch.dtype:
+    """The type that `device` computes convolutions in fastest: a T4 has units for float16 but not for bfloat16."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
+    return torch.bfloat16 if fast_bfloat16() else torch.float32
+
+
 def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 arithmetic where the device is fast at it."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or fast_bfloat16())
+    """Arithmetic in the device's own fast type."""
+    kind = compute_type(device)
+    return torch.autocast(device.type, dtype=kind, enabled=kind is not torch.float32)
 
 
 def for_inference(module: nn.Module) -> nn.Module:
     """A trained module ready to run under `autocast`: norms folded, weights already in the type that it computes in."""
     fold_norms(module.eval())
-    device = next(module.parameters()).device
-    return module.to(torch.bfloat16) if device.type == "cuda" or fast_bfloat16() else module
+    return module.to(compute_type(next(module.parameters()).device))
 
 
 def fold_norms(module: nn.Module) -> nn.Module:

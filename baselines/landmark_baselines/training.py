@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from landmark_challenge import files
 from landmark_challenge.errors import ChallengeError
 
-from .blocks import fast_bfloat16
+from .blocks import compute_type
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -113,10 +113,9 @@ def launch(device: str, *, devices: int = 1, nodes: int = 1, deterministic: bool
 
 
 def precision_for(device: torch.device) -> Any:
-    """bfloat16 where the device computes it fast, else float32."""
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    return "bf16-mixed" if fast_bfloat16() else "32-true"
+    """Fabric's name for mixed precision in the device's own fast type."""
+    names = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}
+    return names[compute_type(device)]
 
 
 def learning_rate_at(schedule: Schedule, step: int) -> float:
