@@ -27,6 +27,7 @@ QUICK: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             "local_stage.schedule.validate_every=2",
             "local_stage.schedule.batch=2",
         ),
+        "heatmap_unet": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
     }
 )
 
