@@ -63,9 +63,8 @@ def evaluate(
         )
     click.echo(summary(evaluation.metrics))
     if len(truth.cases) < len(whole.cases):
-        click.echo(
-            f"{predictions.resolve().name} marked {len(truth.cases)} of {len(whole.cases)} cases, and is scored on those"
-        )
+        counts = f"{len(truth.cases)} of {len(whole.cases)} cases"
+        click.echo(f"{predictions.resolve().name} marked {counts}, and is scored on those")
     if evaluation.submission.beyond:
         click.echo(f"{evaluation.submission.beyond} further cases were given and are not part of this split")
 

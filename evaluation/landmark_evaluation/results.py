@@ -73,7 +73,7 @@ class Runtime(_Result):
 
 
 class LandmarkConfidence(_Result):
-    """95 % intervals of one landmark's mean error and success rates."""
+    """95 % intervals of error statistics and success rates: of one landmark, one observer or one subgroup."""
 
     mre_mm: dict[Key, Interval95]
     sdr: dict[Key, Interval95]

@@ -126,9 +126,8 @@ def _aggregate(
             n_missing=int(scores.missing[:, column].sum()),
             n_false_alarms=int(scores.false_alarm[:, column].sum()),
         )
-        mean_span = intervals.landmark_mre_mm[column]
         spans[name] = LandmarkConfidence(
-            mre_mm={} if mean_span is None else {"mean": mean_span},
+            mre_mm=intervals.landmark_mre_mm[column],
             sdr={key: span for key, span in zip(keys, intervals.landmark_sdr[column], strict=True) if span is not None},
         )
     return Aggregates(

@@ -16,6 +16,7 @@ DEFAULT_RESAMPLES = 2000
 DEFAULT_SEED = 20150416
 LEVEL = 0.95
 BLOCKS = 256
+LANDMARK_BLOCKS = 24
 CHUNK_ELEMENTS = 8_000_000
 
 Interval = tuple[float, float]
@@ -25,23 +26,23 @@ Interval = tuple[float, float]
 class Intervals:
     """95 % percentile intervals. mre_mm: by statistic (mean, sd, ...); sdr: by threshold, in the given order.
 
-    landmark_mre_mm: of the mean, by landmark; landmark_sdr: by landmark and threshold; None where nothing is scored.
+    landmark_mre_mm: by landmark and statistic, empty where nothing is scored; landmark_sdr: by landmark and threshold,
+    None where nothing is scored.
     """
 
     mre_mm: dict[str, Interval]
     sdr: list[Interval]
-    landmark_mre_mm: list[Interval | None]
+    landmark_mre_mm: list[dict[str, Interval]]
     landmark_sdr: list[list[Interval | None]]
 
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Statistics of every resample. mre_mm: (resamples,) by statistic; sdr: (resamples, thresholds); landmark_mean_mm:
-    (resamples, landmarks); landmark_sdr: (resamples, landmarks, thresholds). NaN where a resample has no such point."""
+    """Statistics of every resample. mre_mm: (resamples,) by statistic; sdr: (resamples, thresholds);
+    landmark_sdr: (resamples, landmarks, thresholds). NaN where a resample has no such point."""
 
     mre_mm: dict[str, NDArray[np.float64]]
     sdr: NDArray[np.float64]
-    landmark_mean_mm: NDArray[np.float64]
     landmark_sdr: NDArray[np.float64]
 
 
@@ -70,39 +71,65 @@ def resample(
             (errors**2).sum(axis=1, keepdims=True),
             hits.sum(axis=1),
             scored,
-            errors,
             hits.reshape(n_cases, -1),
         ],
         axis=1,
         dtype=np.float64,
     )
-    pooled = _SortedPoints.of(error_mm)
+    pooled = _SortedPoints.of(error_mm, blocks=BLOCKS)
     sums: list[NDArray[np.float64]] = []
     quantiles: list[NDArray[np.float64]] = []
     for draws in draw_cases(n_cases, resamples=resamples, seed=seed):
         sums.append(draws @ columns)
         quantiles.append(pooled.quantiles(draws, list(QUANTILES.values())))
-    widths = [1, 1, 1, n_thresholds, n_landmarks, n_landmarks, n_landmarks * n_thresholds]
-    n, s1, s2, hit, landmark_n, landmark_s1, landmark_hit = np.split(
-        np.concatenate(sums), np.cumsum(widths)[:-1], axis=1
-    )
+    widths = [1, 1, 1, n_thresholds, n_landmarks, n_landmarks * n_thresholds]
+    n, s1, s2, hit, landmark_n, landmark_hit = np.split(np.concatenate(sums), np.cumsum(widths)[:-1], axis=1)
     by_name = dict(zip(QUANTILES, np.concatenate(quantiles).T, strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
         return Resampled(
-            mre_mm={
-                "mean": (s1 / n)[:, 0],
-                "sd": np.sqrt(np.maximum(s2 - s1**2 / n, 0.0) / (n - 1))[:, 0],
-                **by_name,
-                "iqr": by_name["q75"] - by_name["q25"],
-                "rms": np.sqrt(s2 / n)[:, 0],
-            },
+            mre_mm=_summaries(n[:, 0], s1[:, 0], s2[:, 0], by_name),
             sdr=hit / n,
-            landmark_mean_mm=landmark_s1 / landmark_n,
             landmark_sdr=landmark_hit.reshape(-1, n_landmarks, n_thresholds) / landmark_n[..., None],
         )
 
 
-def intervals(found: Resampled) -> Intervals:
+def _summaries(
+    n: NDArray[np.float64], s1: NDArray[np.float64], s2: NDArray[np.float64], quantiles: dict[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """(resamples,) by statistic, from counts, sums, sums of squares and quantiles of every resample."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "mean": s1 / n,
+            "sd": np.sqrt(np.maximum(s2 - s1**2 / n, 0.0) / (n - 1)),
+            **quantiles,
+            "iqr": quantiles["q75"] - quantiles["q25"],
+            "rms": np.sqrt(s2 / n),
+        }
+
+
+def landmark_intervals(error_mm: NDArray[np.float64], *, resamples: int, seed: int) -> list[dict[str, Interval]]:
+    """The intervals of every landmark's own mean, SD, quantiles and RMS, on the draws of `resample`."""
+    n_landmarks = error_mm.shape[1]
+    scored = np.isfinite(error_mm)
+    errors = np.where(scored, error_mm, 0.0)
+    columns = np.concatenate([scored, errors, errors**2], axis=1, dtype=np.float64)
+    points = [_SortedPoints.of(error_mm[:, [k]], blocks=LANDMARK_BLOCKS) for k in range(n_landmarks)]
+    sums, quantiles = [], []
+    for draws in draw_cases(len(error_mm), resamples=resamples, seed=seed):
+        sums.append(draws @ columns)
+        shares = list(QUANTILES.values())
+        quantiles.append(np.stack([each.quantiles(draws, shares) for each in points], axis=1))
+    n, s1, s2 = np.split(np.concatenate(sums), 3, axis=1)
+    by_landmark = np.concatenate(quantiles)
+    found = []
+    for k in range(n_landmarks):
+        by_name = dict(zip(QUANTILES, by_landmark[:, k].T, strict=True))
+        spans = {key: interval(each) for key, each in _summaries(n[:, k], s1[:, k], s2[:, k], by_name).items()}
+        found.append({key: span for key, span in spans.items() if span is not None})
+    return found
+
+
+def intervals(found: Resampled, landmark_mre_mm: list[dict[str, Interval]]) -> Intervals:
     """The 95 % percentile intervals of resampled statistics."""
     n_landmarks, n_thresholds = found.landmark_sdr.shape[1:]
     summaries = {name: interval(values) for name, values in found.mre_mm.items()}
@@ -110,7 +137,7 @@ def intervals(found: Resampled) -> Intervals:
     return Intervals(
         mre_mm={name: value for name, value in summaries.items() if value is not None},
         sdr=[value for value in rates if value is not None],
-        landmark_mre_mm=[interval(found.landmark_mean_mm[:, k]) for k in range(n_landmarks)],
+        landmark_mre_mm=landmark_mre_mm,
         landmark_sdr=[[interval(found.landmark_sdr[:, k, t]) for t in range(n_thresholds)] for k in range(n_landmarks)],
     )
 
@@ -124,7 +151,8 @@ def bootstrap(
     seed: int = DEFAULT_SEED,
 ) -> Intervals:
     """Percentile bootstrap intervals of error statistics and success rates; the same seed gives the same numbers."""
-    return intervals(resample(error_mm, thresholds_mm, tie=tie, resamples=resamples, seed=seed))
+    by_landmark = landmark_intervals(error_mm, resamples=resamples, seed=seed)
+    return intervals(resample(error_mm, thresholds_mm, tie=tie, resamples=resamples, seed=seed), by_landmark)
 
 
 def interval(values: NDArray[np.float64]) -> Interval | None:
@@ -179,35 +207,36 @@ class _SortedPoints:
     per_block: NDArray[np.float64]
 
     @classmethod
-    def of(cls, error_mm: NDArray[np.float64]) -> "_SortedPoints":
+    def of(cls, error_mm: NDArray[np.float64], *, blocks: int) -> "_SortedPoints":
         case, landmark = np.nonzero(np.isfinite(error_mm))
         errors = error_mm[case, landmark]
         order = np.argsort(errors, kind="stable")
         errors, case = errors[order], case[order]
-        length = max(1, -(-errors.size // BLOCKS))
-        blocks = -(-errors.size // length)
+        length = max(1, -(-errors.size // blocks))
+        blocks = max(1, -(-errors.size // length))
         cell = case * blocks + np.arange(errors.size) // length
         per_block = np.bincount(cell, minlength=error_mm.shape[0] * blocks).reshape(-1, blocks).astype(np.float64)
         return cls(errors, case, length, per_block)
 
     def quantiles(self, draws: NDArray[np.float64], shares: Sequence[float]) -> NDArray[np.float64]:
         """(chunk, shares) linearly interpolated quantiles of every resample's pooled errors; NaN for an empty one."""
+        if not self.errors_mm.size:
+            return np.full((len(draws), len(shares)), np.nan)
         cumulative = np.cumsum(draws @ self.per_block, axis=1)
         position = np.asarray(shares)[None, :] * (cumulative[:, -1:] - 1)
         lower = np.floor(position)
         result = np.full(position.shape, np.nan)
         filled = cumulative[:, -1] > 0
         for column in range(position.shape[1]):
-            rank = lower[:, column]
-            low = self._order_statistic(draws, cumulative, rank)
-            high = self._order_statistic(draws, cumulative, np.minimum(rank + 1, cumulative[:, -1] - 1))
-            result[:, column] = low + (position[:, column] - rank) * (high - low)
+            low, high = self._order_statistics(draws, cumulative, lower[:, column])
+            result[:, column] = low + (position[:, column] - lower[:, column]) * (high - low)
         result[~filled] = np.nan
         return result
 
-    def _order_statistic(
+    def _order_statistics(
         self, draws: NDArray[np.float64], cumulative: NDArray[np.float64], rank: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The errors at `rank` (from 0) and at the rank after it, or at the last one."""
         rows = np.arange(len(draws))
         block = np.minimum((cumulative <= rank[:, None]).sum(axis=1), cumulative.shape[1] - 1)
         before = np.where(block > 0, cumulative[rows, block - 1], 0.0)
@@ -215,5 +244,13 @@ class _SortedPoints:
         inside = index < self.errors_mm.size
         index = np.minimum(index, self.errors_mm.size - 1)
         weight = draws[rows[:, None], self.case[index]] * inside
-        within = (np.cumsum(weight, axis=1) + before[:, None] <= rank[:, None]).sum(axis=1)
-        return self.errors_mm[index[rows, np.minimum(within, self.block_length - 1)]]
+        reached = np.cumsum(weight, axis=1) + before[:, None]
+        within = np.minimum((reached <= rank[:, None]).sum(axis=1), self.block_length - 1)
+        at = index[rows, within]
+        # The next rank is the same point where it was drawn again, else the next point that was drawn at all.
+        after = at.copy()
+        ahead = np.flatnonzero((reached[rows, within] <= rank + 1) & (rank + 1 < cumulative[:, -1]))
+        while ahead.size:
+            after[ahead] += 1
+            ahead = ahead[draws[ahead, self.case[after[ahead]]] == 0]
+        return self.errors_mm[at], self.errors_mm[after]
