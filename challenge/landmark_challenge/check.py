@@ -23,9 +23,10 @@ from .shape import (
     align,
     align_all,
     deviations_mm,
+    fit,
     mirrored_pairs,
     ratios,
-    robust_fit,
+    turns_degrees,
 )
 
 Severity = Literal["error", "warning", "note"]
@@ -38,6 +39,8 @@ FORGOTTEN_SHARE = 0.05
 # Squared Mahalanobis distance that putting left and right the other way round must save to be called a swap.
 SWAP_GAIN = 60.0
 SWAP_PLAUSIBLE = 4.0
+TURN_USUAL_DEGREES = 45.0
+TURN_MAX_DEGREES = 90.0
 RATER_LANDMARK_RATIO = 2.5
 RATER_CASE_RATIO = 10.0
 RATER_MIN_CASES = 5
@@ -84,6 +87,7 @@ def check(folder: Path) -> tuple[list[Finding], Contents | None]:
         points_outside,
         unlikely_spacing,
         identical_images,
+        turned_cases,
         swapped_sides,
         outliers,
         disagreeing_raters,
@@ -234,16 +238,40 @@ def outliers(contents: Contents) -> Iterable[Finding]:
         yield Finding("note", "outlier", f"not looked for: wanted {MIN_CASES} cases with {MIN_LANDMARKS} landmarks")
         return
     aligned, rows = shapes
-    deviation = deviations_mm(aligned)
+    deviation = deviations_mm(contents.points_mm[contents.main][rows][..., : aligned.shape[2]])
     ratio = np.nan_to_num(ratios(deviation))
     for index in np.flatnonzero((ratio > OUTLIER_RATIO).any(axis=1)):
-        # A wrong point makes its neighbours look wrong: the worst stands for the case.
         column = int(np.argmax(ratio[index]))
         others = int((ratio[index] > OUTLIER_RATIO).sum()) - 1
         times = f"{ratio[index, column]:.0f} times the usual"
         text = f"{deviation[index, column]:.1f} mm from where the others let expect it, {times}"
         text += f"; {others} more of this case" if others else ""
         yield Finding("warning", "outlier", text, contents.cases[rows[index]].name, contents.dataset.task.names[column])
+
+
+def turned_cases(contents: Contents) -> Iterable[Finding]:
+    """Cases turned by far more than the others: what a wrong coordinate system, or all sides exchanged, look like."""
+    shapes = _shapes(contents)
+    if shapes is None:
+        return
+    aligned, rows = shapes
+    points = contents.points_mm[contents.main][rows][..., : aligned.shape[2]]
+    turns = turns_degrees(points, np.nanmedian(aligned, axis=0))
+    # Only where nearly all cases lie alike does the direction of one mean anything.
+    if np.percentile(turns, 90) > TURN_USUAL_DEGREES:
+        return
+    for index in np.flatnonzero(turns > TURN_MAX_DEGREES):
+        text = (
+            f"the points are turned by {turns[index]:.0f} degrees against the others: RAS for LPS, or sides exchanged?"
+        )
+        yield Finding("error", "turned", text, contents.cases[rows[index]].name)
+
+
+def _typical(aligned: Array) -> NDArray:
+    """Which shapes lie near the median shape, point by point."""
+    distance = np.linalg.norm(aligned - np.nanmedian(aligned, axis=0), axis=2)
+    typical = np.nan_to_num(ratios(distance)).max(axis=1) <= OUTLIER_RATIO
+    return typical if typical.sum() >= MIN_CASES // 2 else np.ones(len(aligned), bool)
 
 
 def swapped_sides(contents: Contents) -> Iterable[Finding]:
@@ -256,11 +284,12 @@ def swapped_sides(contents: Contents) -> Iterable[Finding]:
     _, rows = shapes
     points = contents.points_mm[contents.main][rows]
     planar = shapes[0].shape[2]
-    model = robust_fit(shapes[0])
+    # The model is that of cases without a point far off, so that the wrong ones do not shape it.
+    model = fit(shapes[0][_typical(shapes[0])])
 
     def distance(candidate: Array) -> Array:
         turned = align(candidate[..., :planar], model.mean_mm)
-        return model.distance(np.where(np.isfinite(turned), turned, model.expected(turned)))
+        return model.distance(model.completed(turned))
 
     before = distance(points)
     trials = [[pair] for pair in pairs] + ([pairs] if len(pairs) > 1 else [])

@@ -18,6 +18,11 @@ MIN_CASES = 10
 MIN_LANDMARKS = 3
 # A distance this many times the median distance of its landmark is an outlier: in a plane, one in 10^11 if Gaussian.
 OUTLIER_RATIO = 6.0
+USUAL_MIN_MM = 0.1
+CANDIDATES = 5
+WRONG_MAX = 3
+TRAINING_CASES = 1000
+FILL_ROUNDS = 2
 FOLDS = 5
 
 
@@ -49,43 +54,38 @@ class ShapeModel:
         offset = (points_mm - self.mean_mm).reshape(len(points_mm), -1)
         return np.einsum("ci,ij,cj->c", offset, np.linalg.inv(self.covariance_mm2), offset)
 
-    def expected(self, points_mm: Array) -> Array:
-        """Each landmark of each case as the others let expect it: (n_cases, n_landmarks, d), NaN points allowed.
-
-        The conditional mean of the Gaussian. A landmark that is NaN is expected from those that are there.
-        """
-        result = np.empty_like(points_mm)
-        there = np.isfinite(points_mm[..., 0])
-        for pattern in np.unique(there, axis=0):
-            rows = np.flatnonzero(np.all(there == pattern, axis=1))
-            result[rows] = self._expected_of(points_mm[rows], pattern)
+    def expected(self, points_mm: Array, landmark: int) -> Array:
+        """(n_cases, d) where the other landmarks let expect one: its conditional mean. Absent others are NaN."""
+        dims = self.mean_mm.shape[1]
+        seen = np.isfinite(points_mm[..., 0])
+        seen[:, landmark] = False
+        offset = (points_mm - self.mean_mm).reshape(len(points_mm), -1)
+        own = np.arange(landmark * dims, (landmark + 1) * dims)
+        result = np.tile(self.mean_mm[landmark], (len(points_mm), 1))
+        for pattern in np.unique(seen, axis=0):
+            rows = np.flatnonzero(np.all(seen == pattern, axis=1))
+            others = np.flatnonzero(np.repeat(pattern, dims))
+            if len(others):
+                among = self.covariance_mm2[np.ix_(others, others)]
+                gain = np.linalg.solve(among, self.covariance_mm2[np.ix_(others, own)])
+                result[rows] += offset[np.ix_(rows, others)] @ gain
         return result
 
-    def _expected_of(self, points_mm: Array, there: NDArray) -> Array:
-        count, dims = self.mean_mm.shape
-        seen: NDArray = np.repeat(there, dims)
-        precision = np.linalg.inv(self.covariance_mm2[np.ix_(seen, seen)])
-        offset = (points_mm - self.mean_mm).reshape(len(points_mm), -1)
-        result = np.tile(self.mean_mm.reshape(-1), (len(points_mm), 1))
-        if seen.any():
-            weighted = offset[:, seen] @ precision
-            result[:, ~seen] += weighted @ self.covariance_mm2[np.ix_(seen, ~seen)]
-            for block in range(int(there.sum())):
-                place = slice(block * dims, (block + 1) * dims)
-                residual = np.linalg.solve(precision[place, place], weighted[:, place].T).T
-                columns = np.flatnonzero(seen)[place]
-                result[:, columns] += offset[:, columns] - residual
-        return result.reshape(-1, count, dims)
+    def completed(self, points_mm: Array) -> Array:
+        """The shapes (n_cases, n_landmarks, d) with absent points where the others let expect them."""
+        result = points_mm.copy()
+        for landmark in np.flatnonzero(np.isnan(points_mm[..., 0]).any(axis=0)):
+            rows = np.isnan(points_mm[:, landmark, 0])
+            result[rows, landmark] = self.expected(points_mm[rows], int(landmark))
+        return result
 
 
 def fit(points_mm: Array) -> ShapeModel:
     """The model of aligned shapes (n_cases, n_landmarks, d); absent points (NaN) are filled in by expectation."""
-    there = np.isfinite(points_mm[..., 0])
-    filled = np.where(there[..., None], points_mm, np.nanmean(points_mm, axis=0))
-    model = _gaussian(filled)
-    for _ in range(0 if there.all() else 3):
-        filled = np.where(there[..., None], points_mm, model.expected(points_mm))
-        model = _gaussian(filled)
+    absent = np.isnan(points_mm)
+    model = _gaussian(np.where(absent, np.nanmean(points_mm, axis=0), points_mm))
+    for _ in range(FILL_ROUNDS if absent.any() else 0):
+        model = _gaussian(model.completed(points_mm))
     return model
 
 
@@ -106,12 +106,28 @@ def _gaussian(points_mm: Array) -> ShapeModel:
     return ShapeModel(flat.mean(axis=0).reshape(landmarks, dims), covariance)
 
 
-def align(points_mm: Array, reference_mm: Array) -> Array:
+def align(points_mm: Array, reference_mm: Array, *, use: NDArray | None = None) -> Array:
     """Shapes (n_cases, n_landmarks, d) turned and shifted (no scale, no mirror) onto `reference_mm` (n_landmarks, d).
 
-    Least squares over the landmarks that are there (Kabsch); NaN stays NaN.
+    Least squares over the landmarks that are there (Kabsch), or over those of them in `use` (n_landmarks,); NaN stays.
     """
-    weight = np.isfinite(points_mm).all(axis=2, keepdims=True).astype(float)
+    turn, centre, goal = _rigid(points_mm, reference_mm, use)
+    return (points_mm - centre) @ turn + goal
+
+
+def turns_degrees(points_mm: Array, reference_mm: Array) -> Array:
+    """(n_cases,) angle in 0..180 by which each shape must be turned to lie on `reference_mm`."""
+    turn, _, _ = _rigid(points_mm, reference_mm, None)
+    trace = np.trace(turn, axis1=1, axis2=2)
+    cosine = trace / 2 if turn.shape[1] == 2 else (trace - 1) / 2
+    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+
+def _rigid(points_mm: Array, reference_mm: Array, use: NDArray | None) -> tuple[Array, Array, Array]:
+    """Rotations (n_cases, d, d) for row vectors, and the centres that they move onto each other."""
+    weight = np.isfinite(points_mm[..., :1]).astype(float)
+    if use is not None:
+        weight = weight * use[:, None]
     total = np.maximum(weight.sum(axis=1, keepdims=True), 1)
     safe = np.where(weight > 0, points_mm, 0)
     centre = safe.sum(axis=1, keepdims=True) / total
@@ -120,14 +136,12 @@ def align(points_mm: Array, reference_mm: Array) -> Array:
     left, _, right = np.linalg.svd(cross)
     flip = np.ones(cross.shape[:2])
     flip[:, -1] = np.sign(np.linalg.det(left @ right))
-    turn = (left * flip[:, None, :]) @ right
-    return np.where(weight > 0, (points_mm - centre) @ turn + goal, np.nan)
+    return (left * flip[:, None, :]) @ right, centre, goal
 
 
 def align_all(points_mm: Array) -> Array:
     """Shapes (n_cases, n_landmarks, 3) aligned to their common mean; planar ones lose their third coordinate."""
-    flat = np.nanmax(np.ptp(np.where(np.isfinite(points_mm), points_mm, 0)[..., 2], axis=1)) == 0
-    shapes = points_mm[..., :2] if flat else points_mm
+    shapes = points_mm[..., :2] if not np.nan_to_num(points_mm[..., 2:]).any() else points_mm
     complete = np.isfinite(shapes).all(axis=(1, 2))
     reference = shapes[np.argmax(complete)] if complete.any() else np.nanmedian(shapes, axis=0)
     reference = np.where(np.isfinite(reference), reference, np.nanmean(reference, axis=0))
@@ -139,32 +153,96 @@ def align_all(points_mm: Array) -> Array:
     return aligned
 
 
-def deviations_mm(aligned_mm: Array) -> Array:
+def deviations_mm(points_mm: Array) -> Array:
     """(n_cases, n_landmarks) how far each point lies from where the other points and the other cases expect it.
 
-    Every case is judged by a model of the other folds, fitted once more without the cases that fit it badly. NaN where
-    a landmark is absent.
+    Shapes (n_cases, n_landmarks, d) in any pose. Each point is judged in the alignment of the others, since its own
+    part in an alignment would give it away, by a model of the other folds. NaN where a landmark is absent. In a case
+    with an outlier it is told apart which point it is, see `_told_apart`.
     """
-    cases = len(aligned_mm)
-    result = np.full(aligned_mm.shape[:2], np.nan)
-    for fold in range(min(FOLDS, cases)):
-        inside = np.arange(cases) % FOLDS == fold
-        model = robust_fit(aligned_mm[~inside])
-        result[inside] = np.linalg.norm(aligned_mm[inside] - model.expected(aligned_mm[inside]), axis=2)
+    cases = len(points_mm)
+    reference = np.nanmedian(align_all(points_mm), axis=0)
+    result, judges = _judged(points_mm, reference, np.ones(cases, bool))
+    good = np.nan_to_num(ratios(result)).max(axis=1) <= OUTLIER_RATIO
+    if max(MIN_CASES, cases // 2) <= good.sum() < cases:
+        # Once more by models that no wrong point has shaped.
+        result, judges = _judged(points_mm, reference, good)
+    usual = np.maximum(np.nanmedian(result, axis=0), USUAL_MIN_MM)
+    for row in np.flatnonzero((np.nan_to_num(result / usual) > OUTLIER_RATIO).any(axis=1)):
+        result[row] = _told_apart(points_mm[row], judges[row % FOLDS], usual)
     return result
 
 
-def robust_fit(aligned_mm: Array) -> ShapeModel:
-    """`fit` without the cases that hold an outlier by a first fit; the shapes must be aligned."""
-    model = fit(aligned_mm)
-    deviation = np.linalg.norm(aligned_mm - model.expected(aligned_mm), axis=2)
-    good = np.asarray(~(np.nan_to_num(ratios(deviation)) > OUTLIER_RATIO).any(axis=1))
-    return fit(aligned_mm[good]) if good.sum() >= max(MIN_CASES // 2, len(good) // 2) else model
+def _judged(points_mm: Array, reference_mm: Array, good: NDArray) -> tuple[Array, list["Judge"]]:
+    """Deviations of every case by the `good` cases (n_cases,) of the other folds, and the judge of each fold."""
+    folds = np.arange(len(points_mm)) % FOLDS
+    result = np.full(points_mm.shape[:2], np.nan)
+    judges = []
+    for fold in range(FOLDS):
+        others = points_mm[(folds != fold) & good]
+        # A thousand cases tell as much about a shape as all of them.
+        others = others[:: max(1, -(-len(others) // TRAINING_CASES))]
+        columns = range(points_mm.shape[1])
+        judge = Judge(reference_mm, [fit(_aligned_by_others(others, reference_mm, column)) for column in columns])
+        result[folds == fold] = judge.deviations_mm(points_mm[folds == fold])
+        judges.append(judge)
+    return result, judges
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A model per landmark, each in the alignment of the other landmarks onto `reference_mm` (n_landmarks, d)."""
+
+    reference_mm: Array
+    models: Sequence[ShapeModel]
+
+    def deviations_mm(self, points_mm: Array, *, only: Sequence[int] | None = None) -> Array:
+        """(n_cases, n_landmarks) distance of every point from where the others expect it.
+
+        NaN where it is absent, and for landmarks that are not among `only`.
+        """
+        result = np.full(points_mm.shape[:2], np.nan)
+        for landmark in range(len(self.models)) if only is None else only:
+            placed = _aligned_by_others(points_mm, self.reference_mm, landmark)
+            expected = self.models[landmark].expected(placed, landmark)
+            result[:, landmark] = np.linalg.norm(placed[:, landmark] - expected, axis=1)
+        return result
+
+
+def _aligned_by_others(points_mm: Array, reference_mm: Array, landmark: int) -> Array:
+    return align(points_mm, reference_mm, use=np.arange(points_mm.shape[1]) != landmark)
+
+
+def _told_apart(shape_mm: Array, judge: Judge, usual_mm: Array) -> Array:
+    """Deviations of one case in which wrong points do not make the right ones look wrong.
+
+    As long as a point is an outlier: of those that fit worst, the one without which the others fit best is taken out. A
+    case with more than `WRONG_MAX` of them is wrong as a whole.
+    """
+    rest = shape_mm.copy()
+    result = np.full(len(shape_mm), np.nan)
+    deviation = judge.deviations_mm(rest[None])[0]
+    for _ in range(min(WRONG_MAX, int(np.isfinite(rest[:, 0]).sum()) - MIN_LANDMARKS)):
+        ratio = np.nan_to_num(deviation / usual_mm)
+        if ratio.max() <= OUTLIER_RATIO:
+            break
+        worst = np.argsort(-ratio)[:CANDIDATES]
+        worst = worst[ratio[worst] > 0]
+        trials = np.repeat(rest[None], len(worst), axis=0)
+        trials[np.arange(len(worst)), worst] = np.nan
+        # Those that fit well now will not fit worse without a wrong one.
+        near = [int(index) for index in np.flatnonzero(ratio > OUTLIER_RATIO / 3)]
+        left = np.nanmax(np.nan_to_num(judge.deviations_mm(trials, only=near) / usual_mm), axis=1)
+        culprit = worst[np.argmin(left)]
+        result[culprit] = deviation[culprit]
+        rest[culprit] = np.nan
+        deviation = judge.deviations_mm(rest[None])[0]
+    return np.where(np.isfinite(deviation), deviation, result)
 
 
 def ratios(deviation_mm: Array) -> Array:
-    """Deviations over the median deviation of their landmark, of at least a tenth of a millimetre."""
-    return deviation_mm / np.maximum(np.nanmedian(deviation_mm, axis=0), 0.1)
+    """Deviations over the median deviation of their landmark, of at least `USUAL_MIN_MM`."""
+    return deviation_mm / np.maximum(np.nanmedian(deviation_mm, axis=0), USUAL_MIN_MM)
 
 
 def mirrored_pairs(names: Sequence[str]) -> list[tuple[int, int]]:

@@ -150,10 +150,10 @@ def _by_name(path: Path, stem: str, images: Mapping[str, Path], source: Path) ->
         return name, _observer(stem[len(name) :])
     for folder in path.parents:
         inside = [name for name, image in images.items() if folder in image.parents]
-        if len(inside) == 1:
-            return inside[0], _observer(stem)
-        if inside or folder == source:
+        if folder == source or len(inside) > 1:
             break
+        if inside:
+            return inside[0], _observer(stem)
     return stem, ""
 
 
