@@ -1,5 +1,6 @@
 """Where the time of a model goes, and how much of what this machine can do its network part uses."""
 
+import math
 import os
 import platform
 import tempfile
@@ -140,10 +141,21 @@ def count_gflop(work: Callable[[], object]) -> float:
 
     Convolutions and matrix products only, which is where networks spend them.
     """
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=_fused_operators())
     with counter:
         work()
     return counter.get_total_flops() / 1e9
+
+
+def _fused_operators() -> dict[Any, Callable[..., int]]:
+    """How to count oneDNN's convolutions with what follows in one operator, which PyTorch's counter passes over."""
+
+    def convolution(x: Any, second: Any, third: Any = None, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        weight = third if third is not None and len(third) > 2 else second  # the binary form has its operand first
+        return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+    names = ("_convolution_pointwise", "_convolution_pointwise_")
+    return {getattr(torch.ops.mkldnn, name): convolution for name in names if hasattr(torch.ops.mkldnn, name)}
 
 
 def peak_meter(ndim: int, device: torch.device) -> Callable[[float], float]:

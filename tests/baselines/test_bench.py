@@ -30,6 +30,19 @@ def test_arithmetic_of_a_convolution_by_hand() -> None:
         assert bench.count_gflop(lambda: grouped(volume)) == pytest.approx(2 * 6 * 2 * 27 * 64 / 1e9)
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+def test_convolutions_fused_with_what_follows_count_too() -> None:
+    x, weight, added = torch.zeros(1, 16, 10, 12), torch.zeros(32, 16, 3, 3), torch.zeros(1, 32, 10, 12)
+    where = ([1, 1], [1, 1], [1, 1], 1)
+    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *where, list(x.shape))
+    operators = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise.binary
+    wanted = 2 * 32 * 16 * 9 * 120 / 1e9
+    with torch.inference_mode():
+        assert bench.count_gflop(lambda: operators[0](x, packed, None, *where, "relu", [], "")) == pytest.approx(wanted)
+        binary = bench.count_gflop(lambda: operators[1](x, added, packed, None, *where, "add", 1.0, "relu", [], ""))
+    assert binary == pytest.approx(wanted)
+
+
 def test_arithmetic_of_a_case_is_that_of_the_networks_layers(tiny_dataset: Path) -> None:
     dataset = Dataset(tiny_dataset)
     image = dataset.image(dataset.cases(split="test")[0].name)
