@@ -4,8 +4,7 @@ import os
 import signal
 import statistics
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,11 @@ from .dataset import SPLITS, Dataset
 from .errors import ChallengeError
 from .predictions import JOBS, PREDICTIONS, RUN, CaseResult, finished_jobs, write_predictions_json, write_result
 from .progress import track
-from .running import CaseImage, Done, Limits, Runner, model_runner, run_local
+from .running import CaseImage, Done, Limits, run_local
+from .targets import Target, find_target, open_runner
+from .task import Task
 
+CORES = len(os.sched_getaffinity(0))
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -34,6 +36,10 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--time-limit-s", type=click.FloatRange(min=1), default=1200.0, show_default=True, help="Limit per case.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda, for a model folder.")
 @click.option("--gpu", is_flag=True, help="Hand one GPU to the container.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads per case; by default the cores shared out.")
+@click.option("--engine", type=click.Choice(["local", "dask"]), default="local", show_default=True)
+@click.option("--scheduler", metavar="ADDRESS", help="The Dask scheduler, for example tcp://host:8786.")
+@click.option("--carry", is_flag=True, help="Send images and model with the tasks; without it workers read by path.")
 @click.option("--strict", is_flag=True, help="Let a container fail instead of falling back to its mean shape.")
 def run(
     target: str,
@@ -47,15 +53,23 @@ def run(
     time_limit_s: float,
     device: str,
     gpu: bool,
+    threads: int | None,
+    engine: str,
+    scheduler: str | None,
+    carry: bool,
     strict: bool,
 ) -> None:
-    """Localize the cases of DATASET with an algorithm image or a model folder; write the platform's predictions folder.
+    """Localize the cases of DATASET with an algorithm image (or .sif file) or a model folder.
+
+    The result is the platform's predictions folder.
 
     A case that fails is tried once more, then reported; the others are kept. The same command goes on with the rest.
 
     \b
     Example: landmarks run landmarks-global_to_local:invoke ceph --out predictions --subset test1
     """
+    if (engine == "dask") != (scheduler is not None):
+        raise ChallengeError("--engine dask and --scheduler ADDRESS go together, got one of them")
     data = Dataset(dataset)
     chosen = data.cases(split=split, subset=subset)[:cases]
     if not chosen:
@@ -64,14 +78,15 @@ def run(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that containers are removed
     limits = Limits(memory_mb=memory_mb, time_s=time_limit_s, gpu=gpu, strict=strict)
     count = workers or default_workers(limits)
-    runner, identity = _runner(target, limits, device=device, workers=count)
-    finished = _take_up(out, identity, dataset=data, images=images)
+    shared = threads or (1 if engine == "dask" else max(1, CORES // count) if count > 1 else None)
+    what = find_target(target, limits=replace(limits, cpus=shared), device=device, threads=shared)
+    finished = _take_up(out, what.identity, dataset=data, images=images)
     left = [image for image in images if image.name not in finished]
     if finished:
         click.echo(f"{len(finished)} of {len(images)} cases were finished before")
-    events = run_local(data.task, left, runner=runner, workers=count)
-    failures = _collect(events, left, data, out, identity=identity, algorithm=target)
-    jobs = finished_jobs(out, run=identity, cases=[image.name for image in images])
+    events = _events(data.task, left, what, workers=count, scheduler=scheduler, carry=carry)
+    failures = _collect(events, left, data, out, identity=what.identity, algorithm=target)
+    jobs = finished_jobs(out, run=what.identity, cases=[image.name for image in images])
     write_predictions_json(out, [jobs[image.name]["record"] for image in images if image.name in jobs])
     click.echo(_summary(list(jobs.values()), out))
     for name, reason in failures:
@@ -80,30 +95,24 @@ def run(
         raise ChallengeError(f"{len(failures)} of {len(images)} cases failed; the same command tries them again")
 
 
+def _events(
+    task: Task, images: Sequence[CaseImage], target: Target, *, workers: int, scheduler: str | None, carry: bool
+) -> Iterator[Done]:
+    if scheduler is None:
+        return run_local(task, images, runner=lambda: open_runner(target), workers=workers)
+    try:
+        from .cluster import run_dask
+    except ModuleNotFoundError:
+        raise ChallengeError(
+            "--engine dask: needs distributed: pip install 'landmark-challenge-kit[cluster]'"
+        ) from None
+    return run_dask(task, images, target=target, scheduler=scheduler, carry=carry)
+
+
 def default_workers(limits: Limits) -> int:
     """Cases at a time on this machine: two cores each, within the memory; one where a GPU is shared."""
-    cores = len(os.sched_getaffinity(0))
     memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
-    return 1 if limits.gpu else max(1, min(cores // 2, int(memory_mb * 0.9 // limits.memory_mb)))
-
-
-def _runner(
-    target: str, limits: Limits, *, device: str, workers: int
-) -> tuple[Callable[[], AbstractContextManager[Runner]], str]:
-    """How to make a runner for a model folder or an image, and what identifies it."""
-    cores = len(os.sched_getaffinity(0))
-    model = Path(target)
-    if (model / "model.json").is_file():
-        threads = max(1, cores // workers) if workers > 1 else None
-        identity = files.sha256_folder(model)
-        return lambda: model_runner(model, limits, device=device, threads=threads), identity
-    if model.is_dir():
-        raise ChallengeError(f"{target}: wanted a model folder with model.json, or the tag of an image")
-    from .containers import image_identity, image_runner
-
-    identity, _ = image_identity(target)
-    shared = replace(limits, cpus=max(1, cores // workers)) if workers > 1 else limits
-    return lambda: image_runner(target, shared), identity
+    return 1 if limits.gpu else max(1, min(CORES // 2, int(memory_mb * 0.9 // limits.memory_mb)))
 
 
 def _take_up(out: Path, identity: str, *, dataset: Dataset, images: Sequence[CaseImage]) -> dict[str, dict[str, Any]]:

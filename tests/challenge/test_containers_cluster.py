@@ -1,0 +1,209 @@
+"""`landmarks run --engine dask`: same bytes as one process, by path or carried, and a killed worker loses nothing."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landmark_challenge.dataset import Case, DatasetWriter
+from landmark_challenge.images import Image
+from landmark_challenge.landmarks import Landmarks
+from landmark_challenge.phantoms import write_phantoms
+from landmark_challenge.task import load_task
+
+ROOT = Path(__file__).parents[2]
+if importlib.util.find_spec("distributed") is None:
+    pytest.skip("the extra `cluster` is not installed", allow_module_level=True)
+
+# Answers with what the image holds; slow enough that a kill finds it at work. Grey value 250 fails always.
+METHOD = """
+import time
+from landmark_challenge.landmarks import Landmarks, Localization
+from landmark_challenge.task import load_task
+
+class Method:
+    task = load_task("ceph-19")
+    def localize(self, image):
+        time.sleep(0.1)
+        value = float(image.array.mean())
+        if image.array.size == 48 and value == 250: raise ValueError("a bad case")
+        return Localization(Landmarks(["sella"], [[value / 7, 1 / 3, 0]]))
+    def mean_shape(self, image): return Landmarks(["sella"], [[0, 0, 0]])
+
+def load(folder, *, device): return Method()
+"""
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A package with the method above, seen by this process and those it starts."""
+    folder = tmp_path / "site"
+    (folder / "slow-1.dist-info").mkdir(parents=True)
+    (folder / "slow-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1\n")
+    (folder / "slow-1.dist-info/entry_points.txt").write_text("[landmarks.localizers]\nmodel = slow_method:load\n")
+    (folder / "slow_method.py").write_text(METHOD)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/model.json").write_text("{}")
+    return tmp_path
+
+
+def make_dataset(folder, values):
+    with DatasetWriter(folder, load_task("ceph-19"), source="test", licence="none") as writer:
+        for number, value in enumerate(values):
+            image = Image.of(np.full((6, 8), value, np.uint8), [0.5, 0.5])
+            points = {"reference": Landmarks(["sella"], [[1, 1, 0]])}
+            writer.add(Case(f"case-{number:04d}", "test", f"p{number}"), image, points)
+    return folder
+
+
+@pytest.fixture
+def cluster(site, tmp_path):
+    """A scheduler and workers as processes of their own; `start(n)` gives the address and the workers."""
+    processes = []
+
+    def start(count):
+        file = tmp_path / "scheduler.json"
+        scheduler = ["dask", "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+        worker = [
+            "dask",
+            "worker",
+            "--nthreads",
+            "1",
+            "--no-nanny",
+            "--no-dashboard",
+            "--local-directory",
+            str(tmp_path),
+        ]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        module = [sys.executable, "-m"]
+        processes.append(subprocess.Popen([*module, *scheduler, "--scheduler-file", str(file)], **quiet))
+        workers = [subprocess.Popen([*module, *worker, "--scheduler-file", str(file)], **quiet) for _ in range(count)]
+        processes.extend(workers)
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                address = json.loads(file.read_text())["address"]
+                break
+            except (OSError, ValueError):
+                time.sleep(0.1)
+        return address, workers
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def landmarks_run(*arguments, before=""):
+    """The command in a process of its own: a Dask client leaves threads behind that pytest should not have."""
+    code = f"import sys\nfrom landmark_challenge.cli import main\n{before}\nmain(['run', *sys.argv[1:]])"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], **pipes)
+
+
+def run(*arguments, before=""):
+    process = landmarks_run(*arguments, before=before)
+    out, errors = process.communicate(timeout=900)
+    return process.returncode, out + errors
+
+
+def points(folder):
+    jobs = json.loads((folder / "predictions.json").read_text())
+    socket = "output/anatomical-landmarks.json"
+    return {job["inputs"][0]["image"]["name"]: (folder / job["pk"] / socket).read_bytes() for job in jobs}
+
+
+def test_a_killed_worker_loses_nothing_and_the_bytes_are_those_of_one_process(site, cluster):
+    data = make_dataset(site / "data", range(1, 41))
+    address, workers = cluster(3)
+    arguments = [site / "model", data, "--threads", 1]
+    process = landmarks_run(*arguments, "--out", site / "dask", "--engine", "dask", "--scheduler", address)
+    jobs = site / "dask/.jobs"
+    deadline = time.monotonic() + 90
+    while len(list(jobs.glob("*-*.json"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None, "the run ended before a worker could be killed"
+    os.kill(workers[0].pid, signal.SIGKILL)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, (out, errors)
+    assert "40 cases" in out
+    code, output = run(*arguments, "--out", site / "local")
+    assert code == 0, output
+    found = points(site / "dask")
+    assert len(found) == 40 and found == points(site / "local")
+
+
+def test_images_and_model_are_carried_where_nothing_is_shared(site, cluster):
+    data = make_dataset(site / "data", [3, 4, 5])
+    (site / "model/weights.safetensors").write_bytes(b"weights")
+    address, _ = cluster(1)
+    code, output = run(
+        site / "model", data, "--out", site / "out", "--engine", "dask", "--scheduler", address, "--carry"
+    )
+    assert code == 0, output
+    assert len(points(site / "out")) == 3
+    carried = [path for path in site.rglob("weights.safetensors") if "landmarks-model-" in str(path)]
+    assert len(carried) == 1 and carried[0].read_bytes() == b"weights"
+
+
+def test_a_bad_case_is_tried_twice_and_reported_and_a_restart_goes_on(site, cluster):
+    data = make_dataset(site / "data", [3, 250, 5])
+    address, _ = cluster(2)
+    arguments = [site / "model", data, "--out", site / "out", "--engine", "dask", "--scheduler", address]
+    code, output = run(*arguments)
+    assert code == 2 and "1 of 3 cases failed" in output
+    assert "failed: case-0001: ValueError: a bad case" in output
+    assert sorted(points(site / "out")) == ["case-0000.mha", "case-0002.mha"]
+    (data / "images/case-0001.mha").write_bytes((data / "images/case-0000.mha").read_bytes())
+    code, output = run(*arguments)
+    assert code == 0 and "2 of 3 cases were finished before" in output
+    assert len(points(site / "out")) == 3
+
+
+def test_engine_and_scheduler_go_together_and_must_answer(site):
+    data = make_dataset(site / "data", [3])
+    code, output = run(site / "model", data, "--out", site / "out", "--engine", "dask")
+    assert code == 2 and "go together" in output
+    code, output = run(site / "model", data, "--out", site / "out", "--scheduler", "tcp://127.0.0.1:1")
+    assert code == 2 and "go together" in output
+    impatient = "import landmark_challenge.cluster as cluster\ncluster.CONNECT_S = 1"
+    arguments = ["--engine", "dask", "--scheduler", "tcp://127.0.0.1:1"]
+    code, output = run(site / "model", data, "--out", site / "out", *arguments, before=impatient)
+    assert code == 2 and "wanted a Dask scheduler, none answers" in output and "Traceback" not in output
+
+
+def test_a_cluster_without_workers_is_told(site, cluster):
+    data = make_dataset(site / "data", [3])
+    address, _ = cluster(0)
+    impatient = "import landmark_challenge.cluster as cluster\ncluster.CONNECT_S = 1"
+    arguments = ["--engine", "dask", "--scheduler", address]
+    code, output = run(site / "model", data, "--out", site / "out", *arguments, before=impatient)
+    assert code == 2 and "wanted a cluster with workers, it has none" in output
+
+
+@pytest.mark.slow
+def test_a_thousand_phantoms_are_the_same_on_one_process_and_on_the_cluster(cluster, tmp_path, monkeypatch):
+    """Needs the baselines; minutes."""
+    pytest.importorskip("torch")
+    monkeypatch.delenv("PYTHONPATH")
+    write_phantoms("ceph-19", tmp_path / "phantoms", cases=1000, seed=5)
+    model = ROOT / "baselines/global_to_local/model"
+    address, _ = cluster(2)
+    found = {1: {}, 2: {}}
+    for split in ("train", "validation", "test"):
+        arguments = [model, tmp_path / "phantoms", "--split", split, "--threads", 1]
+        code, output = run(*arguments, "--out", tmp_path / f"{split}-1")
+        assert code == 0, output
+        code, output = run(*arguments, "--out", tmp_path / f"{split}-2", "--engine", "dask", "--scheduler", address)
+        assert code == 0, output
+        for number in found:
+            found[number] |= points(tmp_path / f"{split}-{number}")
+    assert len(found[1]) == 1000 and found[1] == found[2]
