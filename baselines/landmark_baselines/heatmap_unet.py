@@ -5,10 +5,10 @@ The papers regress Gaussians (`bce`, `mse`). `spatial_cross_entropy` takes the s
 distribution of the landmark instead: it needs no balance of the few voxels near a landmark against the many others.
 """
 
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,14 +22,15 @@ from landmark_challenge.landmarks import Landmarks, Localization
 from landmark_challenge.task import Task
 
 from .augmentation import FEW_IMAGES, Augmentation, augmented_batch
-from .blocks import autocast, for_inference, parameter_count, placed
-from .checkpoints import MODEL_FILE, Model, mean_shape_of, provenance_of, read_model, save_model
+from .blocks import autocast, for_inference, placed
+from .checkpoints import MODEL_FILE, Model, read_model
 from .heatmaps import DECODERS, gaussian_factors, render_gaussians, second_moments, weighted_sum
 from .patches import padded
 from .presets import from_plain
+from .single_network import train_single
 from .stopwatch import span
-from .store import Store, load_store, prepare, radial_errors_mm
-from .training import Schedule, Step, clear_checkpoints, fit, launch, report, set_threads
+from .store import Store, prepare
+from .training import Schedule, Step, set_threads
 from .unet import Architecture, UNet
 
 
@@ -92,92 +93,36 @@ def run(network: nn.Module, images: Tensor, settings: Settings) -> tuple[Tensor,
 
 
 def train(
-    dataset: Dataset,
-    *,
-    output: Path,
-    device: str,
-    preset: str = "cpu",
-    seed: int = 0,
-    resume: bool = False,
-    settings: Settings | None = None,
-    devices: int = 1,
-    nodes: int = 1,
-    deterministic: bool = False,
+    dataset: Dataset, *, preset: str = "cpu", seed: int = 0, settings: Settings | None = None, **options: Any
 ) -> None:
-    """Train the network into a model folder; an interrupted run goes on with `resume`."""
-    settings = settings or preset_settings(preset, dataset.task)
-    _decoder(settings)
-    set_threads()
-    fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
-    device, main = str(fabric.device), fabric.global_rank == 0
-    torch.manual_seed(seed)
-    begun = time.monotonic()
-    stores = []
-    for split in ("train", "validation"):
-        cases = dataset.cases(split=split)
-        if not cases:
-            raise ChallengeError(f"{dataset.folder}: wanted {split} cases, there are none")
-        stores += load_store(dataset, cases, spacing_mm=(settings.spacing_mm,), device=device)
-    learn, judge = stores
-    ndim = dataset.task.dimension
-    network = placed(UNet(ndim, len(dataset.task.names), settings.architecture), device, ndim)
-    if main:
-        report(
-            f"{dataset.task.name}: {len(learn)} training and {len(judge)} validation cases in memory after "
-            f"{time.monotonic() - begun:.1f} s; {parameter_count(network) / 1e6:.2f} M weights, "
-            f"images of {' x '.join(str(count) for count in learn.images.shape[2:])} voxels"
-        )
-    curve = fit(
-        network,
-        lambda model, step: _loss(model, step, learn, settings, seed=seed),
-        fabric=fabric,
-        validate=lambda model: float(radial_errors_mm(_points(model, judge, settings), judge).mean()),
-        schedule=settings.schedule,
-        folder=output,
-        stage="unet",
-        seed=seed,
-        resume=resume,
-    )
-    if not main:
-        return
-    weights = {
-        key: value.to(torch.bfloat16) if preset == "tiny" and value.is_floating_point() else value
-        for key, value in network.state_dict().items()
-    }
-    provenance = provenance_of(
+    """Train the network into a model folder; `options` are those of `train_single`."""
+    chosen = settings or preset_settings(preset, dataset.task)
+    _decoder(chosen)
+    train_single(
+        "heatmap_unet",
         dataset,
+        settings=chosen,
+        network=lambda: UNet(dataset.task.dimension, len(dataset.task.names), chosen.architecture),
+        loss_of=lambda model, step, store: _loss(model, step, store, chosen, seed=seed),
+        points_of=lambda model, images: run(model, images, chosen)[0],
+        spacing_mm=chosen.spacing_mm,
+        schedule=chosen.schedule,
+        preset=preset,
         seed=seed,
-        training_seconds=round(curve[-1].seconds, 1) if curve else 0.0,
-        device=device,
-        processes=fabric.world_size,
-        validation_curve={"unet": [[p.iteration, p.validation_mm] for p in curve]},
+        **options,
     )
-    save_model(
-        output,
-        Model("heatmap_unet", preset, asdict(settings), dataset.task, provenance, mean_shape_of(dataset), weights),
-    )
-    clear_checkpoints(output)
 
 
 def _loss(model: nn.Module, step: Step, store: Store, settings: Settings, *, seed: int) -> Tensor:
     """The loss of one batch of whole images, augmented."""
-    # the network alone is for bfloat16: in it the warp of 300 pixels would be half a pixel off
-    with torch.autocast(store.points.device.type, enabled=False):
-        images, points = augmented_batch(
-            store,
-            step.positions(settings.schedule.batch),
-            augmentation=settings.augmentation,
-            multiple=settings.architecture.multiple,
-            seed=seed,
-        )
-        return heatmap_loss(model(images).float(), points, settings)
-
-
-def _points(model: nn.Module, store: Store, settings: Settings) -> Tensor:
-    """(N, L, ndim) what is found in every case of a store."""
-    model.eval()
-    every = torch.arange(len(store))
-    return torch.cat([run(model, store.batch(part), settings)[0] for part in every.split(1)])
+    images, points = augmented_batch(
+        store,
+        step.positions(settings.schedule.batch),
+        augmentation=settings.augmentation,
+        multiple=settings.architecture.multiple,
+        seed=seed,
+    )
+    return heatmap_loss(model(images).float(), points, settings)
 
 
 @dataclass(frozen=True)
@@ -247,7 +192,7 @@ def variant_settings(variant: str, settings: Settings) -> Settings:
     """The settings with another loss."""
     if variant not in VARIANTS:
         raise ChallengeError(f"variant: wanted one of {', '.join(VARIANTS)}, got '{variant}'")
-    return replace(settings, **VARIANTS[variant])  # type: ignore[arg-type]
+    return replace(settings, loss=variant)
 
 
 def _decoder(settings: Settings) -> Callable[[Tensor, float], Tensor]:
@@ -259,8 +204,8 @@ def _decoder(settings: Settings) -> Callable[[Tensor, float], Tensor]:
 
 
 def _paper(task: Task) -> Settings:
-    """2D after Huang et al.: pixels such that images are about 512x512; the widths of the original U-Net and all of the
-    schedule but Adam are not stated. 3D after Ma et al., who halve 448^3 voxels of 0.5 mm.
+    """2D after Huang et al.: images of about 512x512; widths (here the original's) and schedule are not stated, but
+    Adam. 3D after Ma et al., who halve 448^3 voxels of 0.5 mm. Neither says how a map becomes a point: its arg-max.
     """
     spacing = min(task.working_spacing_mm)
     if task.dimension == 2:

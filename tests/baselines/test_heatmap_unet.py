@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from landmark_baselines import heatmap_unet as method
-from landmark_baselines.augmentation import Augmentation
+from landmark_baselines import training
+from landmark_baselines.augmentation import Augmentation, augmented_batch
 from landmark_baselines.blocks import parameter_count
 from landmark_baselines.heatmaps import render_gaussians
 from landmark_baselines.method import load_model, train_method
 from landmark_baselines.presets import from_plain, overridden
-from landmark_baselines.store import Store
-from landmark_baselines.training import Step
+from landmark_baselines.store import load_store
 from landmark_baselines.unet import Architecture, UNet
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
@@ -81,19 +81,25 @@ def test_outputs_of_the_least_loss_decode_to_the_point(loss: str, ndim: int) -> 
     assert torch.linalg.vector_norm(found - points, dim=-1).max() < 0.02
 
 
-def test_a_batch_is_exact_where_the_network_computes_in_bfloat16() -> None:
-    store = Store(torch.zeros(1, 1, 320, 256, dtype=torch.uint8), torch.full((1, 19, 2), 200.3), torch.ones(1, 19), 0.8)
-    settings = replace(SETTINGS, augmentation=Augmentation(rotation_degrees=20, scale=0.2))
-    shape, seen = (1, 19, 320, 256), []
+def test_batches_and_losses_are_exact_where_the_network_computes_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_dataset: Path
+) -> None:
+    seen = []
 
-    def network(images: torch.Tensor) -> torch.Tensor:
-        seen.append(images)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    def loss(outputs: torch.Tensor, points: torch.Tensor, settings: method.Settings) -> torch.Tensor:
+        assert not torch.is_autocast_enabled("cpu")
+        seen.append(points)
+        return outputs.square().mean()
 
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = method._loss(network, Step(0), store, settings, seed=1)  # type: ignore[arg-type]
-    full = method._loss(network, Step(0), store, settings, seed=1)  # type: ignore[arg-type]
-    assert half.dtype == torch.float32 and half == full and torch.equal(seen[0], seen[1])
+    monkeypatch.setattr(method, "heatmap_loss", loss)
+    monkeypatch.setattr(training, "precision_for", lambda device: "bf16-mixed")
+    schedule = replace(SETTINGS.schedule, iterations=1, validate_every=1, batch=2)
+    settings = replace(SETTINGS, spacing_mm=4.0, architecture=Architecture((4, 4)), schedule=schedule)
+    dataset = Dataset(tiny_dataset)
+    method.train(dataset, output=tmp_path, device="cpu", settings=settings, seed=3)
+    store = load_store(dataset, dataset.cases(split="train"), spacing_mm=(4.0,))[0]
+    exact = augmented_batch(store, [0, 1], augmentation=settings.augmentation, multiple=2, seed=3)[1]
+    torch.testing.assert_close(seen[0], exact, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

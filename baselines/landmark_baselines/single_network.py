@@ -1,0 +1,105 @@
+"""Training of methods that are one network at one resolution: data in memory, the loop, the model folder."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from landmark_challenge.dataset import Dataset
+from landmark_challenge.errors import ChallengeError
+
+from .blocks import parameter_count, placed
+from .checkpoints import Model, mean_shape_of, provenance_of, save_model
+from .store import Store, load_store, radial_errors_mm
+from .training import Schedule, Step, clear_checkpoints, fit, launch, report, set_threads
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def train_single(
+    method: str,
+    dataset: Dataset,
+    *,
+    settings: "DataclassInstance",
+    network: Callable[[], nn.Module],
+    loss_of: Callable[[nn.Module, Step, Store], Tensor],
+    points_of: Callable[[nn.Module, Tensor], Tensor],
+    spacing_mm: float,
+    schedule: Schedule,
+    output: Path,
+    preset: str,
+    device: str,
+    seed: int = 0,
+    resume: bool = False,
+    devices: int = 1,
+    nodes: int = 1,
+    deterministic: bool = False,
+) -> None:
+    """Train a network into a model folder, its state dict the weights (of `tiny` in bfloat16).
+
+    loss_of(model, step, store) draws its batch and is called outside of autocast: the network is for bfloat16, but in
+    it a warp of 300 voxels would be half a voxel off. points_of(model, images): (1, 1, ...) -> (1, L, ndim) voxels.
+    An interrupted run goes on with `resume`.
+    """
+    set_threads()
+    fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
+    device, main = str(fabric.device), fabric.global_rank == 0
+    torch.manual_seed(seed)
+    begun = time.monotonic()
+    stores = []
+    for split in ("train", "validation"):
+        cases = dataset.cases(split=split)
+        if not cases:
+            raise ChallengeError(f"{dataset.folder}: wanted {split} cases, there are none")
+        stores += load_store(dataset, cases, spacing_mm=(spacing_mm,), device=device)
+    learn, judge = stores
+    model = placed(network(), device, dataset.task.dimension)
+    if main:
+        report(
+            f"{dataset.task.name}: {len(learn)} training and {len(judge)} validation cases in memory after "
+            f"{time.monotonic() - begun:.1f} s; {parameter_count(model) / 1e6:.2f} M weights, "
+            f"images of {' x '.join(str(count) for count in learn.images.shape[2:])} voxels"
+        )
+
+    def loss(model: nn.Module, step: Step) -> Tensor:
+        with torch.autocast(fabric.device.type, enabled=False):
+            return loss_of(model, step, learn)
+
+    def validate(model: nn.Module) -> float:
+        model.eval()
+        every = torch.arange(len(judge)).split(1)
+        points = torch.cat([points_of(model, judge.batch(one)) for one in every])
+        return float(radial_errors_mm(points, judge).mean())
+
+    curve = fit(
+        model,
+        loss,
+        fabric=fabric,
+        validate=validate,
+        schedule=schedule,
+        folder=output,
+        stage="network",
+        seed=seed,
+        resume=resume,
+    )
+    if not main:
+        return
+    weights = model.state_dict()
+    if preset == "tiny":
+        weights = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in weights.items()}
+    provenance: dict[str, Any] = provenance_of(
+        dataset,
+        seed=seed,
+        training_seconds=round(curve[-1].seconds, 1) if curve else 0.0,
+        device=device,
+        processes=fabric.world_size,
+        validation_curve={"network": [[point.iteration, point.validation_mm] for point in curve]},
+    )
+    described = asdict(settings)
+    save_model(output, Model(method, preset, described, dataset.task, provenance, mean_shape_of(dataset), weights))
+    clear_checkpoints(output)
