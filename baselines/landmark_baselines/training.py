@@ -204,12 +204,12 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(schedule, step)
             torch.manual_seed(seed * 1_000_003 + step)
-            with fabric.autocast():
-                loss = loss_of(trained, Step(step, fabric.global_rank, fabric.world_size))
+            # Not under autocast: the wrapped network enters it by itself, and positions need all of float32.
+            loss = loss_of(trained, Step(step, fabric.global_rank, fabric.world_size))
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
             if schedule.gradient_norm > 0:
-                nn.utils.clip_grad_norm_(model.parameters(), schedule.gradient_norm)
+                fabric.clip_gradients(trained, optimizer, max_norm=schedule.gradient_norm, error_if_nonfinite=False)
             optimizer.step()
             if averaged is not None:
                 _average(averaged, model, min(schedule.average, (step + 1) / (step + 10)))

@@ -119,6 +119,24 @@ def test_a_loss_that_is_not_finite_stops_with_a_clear_line(tmp_path: Path) -> No
         _run(tmp_path, _model(), lambda model, step: _loss(model, step) * math.nan)
 
 
+def test_positions_stay_in_float32_and_the_network_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "precision_for", lambda device: "bf16-mixed")
+    seen = []
+
+    class Watched(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(x)
+
+    def loss_of(model: nn.Module, step: Step) -> Tensor:
+        turned = torch.einsum("ij,bj->bi", torch.eye(3), torch.full((4, 3), 1234.567))
+        assert turned.dtype == torch.float32 and turned[0, 0] == torch.tensor(1234.567)
+        return model(turned / 1000).float().square().mean()
+
+    _run(tmp_path, nn.Sequential(Watched(3, 1)), loss_of, validate=lambda _: 1.0)
+    assert all(seen)
+
+
 def test_one_cycle_rises_and_falls() -> None:
     rates = [learning_rate_at(SCHEDULE, step) for step in range(30)]
     assert max(rates) == pytest.approx(1e-2)
