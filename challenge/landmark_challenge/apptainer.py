@@ -3,8 +3,10 @@
 Make the file once: `apptainer build NAME.sif docker-archive:landmarks-NAME-exec.tar` (gunzip what save.sh wrote).
 """
 
+import os
 import resource
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -57,17 +59,25 @@ class ApptainerRunner:
         words = command(self._image, self.input_folder, self.output_folder, self._limits)
         started = time.perf_counter()
         self._process = subprocess.Popen(
-            words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=self._limit_memory
+            words,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=self._limit_memory,
+            start_new_session=True,  # so that the whole container can be ended
         )
         try:
             _, errors = self._process.communicate(timeout=self._limits.time_s)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill()
             self._process.communicate()
             raise CaseFailedError(f"took longer than {self._limits.time_s:g} s") from None
         if self._process.returncode != 0:
             raise CaseFailedError(f"exit code {self._process.returncode}: {last_line(errors)}")
         return Measured(exec_s=time.perf_counter() - started, invoke_s=None, peak_memory_mb=None)
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _limit_memory(self) -> None:
         # As the platform limits it; a cgroup limit would need rights that users of a cluster rarely have.
@@ -76,8 +86,7 @@ class ApptainerRunner:
 
     def close(self) -> None:
         """End what runs and give everything back."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+        self._kill()
         self._stack.__exit__(None, None, None)
 
 
