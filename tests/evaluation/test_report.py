@@ -223,7 +223,7 @@ def test_the_ceph_task_shows_its_clinical_analyses(tmp_path):
     write_report(evaluation, tmp_path / "r", title="x", images=None)
     rows = (tmp_path / "r/tables/clinical.csv").read_text().splitlines()
     assert [row.split(",")[:2] for row in rows[1:]] == [
-        [name, "100.00"] for name in ("ANB", "SNB", "SNA", "ODI", "APDI", "FHI", "FHA", "MW")
+        [name, '"100.0 [100.0'] for name in ("ANB", "SNB", "SNA", "ODI", "APDI", "FHI", "FHA", "MW")
     ]
 
 
