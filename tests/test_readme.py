@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCUMENTS = sorted(
     path
-    for path in [README, *ROOT.glob("*/README.md"), *ROOT.glob("baselines/*/README.md"), *ROOT.glob("docs/**/*.md")]
+    for path in [README, *ROOT.glob("*/README.md"), *ROOT.glob("baselines/*/README.md"), *ROOT.glob("challenge/*.md")]
     if path.is_file()
 )
 
