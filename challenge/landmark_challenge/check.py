@@ -5,6 +5,7 @@ Images are not decoded: geometry comes from headers, identity from the digests s
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from .dataset import REFERENCE, Case, Dataset
 from .errors import ChallengeError
-from .images import Image, read_geometry
+from .images import Image
 from .progress import track
 from .shape import (
     MIN_CASES,
@@ -32,6 +33,7 @@ from .shape import (
 Severity = Literal["error", "warning", "note"]
 Array = NDArray[np.float64]
 
+READERS = 8
 SPACING_RATIO = 3.0
 EXTENT_RANGE_MM = (5.0, 3000.0)
 # A landmark that fewer cases than this lack was more likely forgotten than absent.
@@ -100,23 +102,39 @@ def check(folder: Path) -> tuple[list[Finding], Contents | None]:
 
 def _read(dataset: Dataset, findings: list[Finding]) -> Contents:
     """Points and geometry of every case; what cannot be read becomes a finding."""
-    names = dataset.task.names
     cases = dataset.cases()
-    points = {who: np.full((len(cases), len(names), 3), np.nan) for who in dataset.observers}
+    points = {who: np.full((len(cases), len(dataset.task.names), 3), np.nan) for who in dataset.observers}
     geometry: dict[str, Image] = {}
-    for row, case in enumerate(track(cases, "checking")):
-        for who, array in points.items():
-            try:
-                if dataset.landmarks_path(case.name, observer=who).is_file():
-                    array[row] = dataset.landmarks(case.name, observer=who).aligned_mm(names)
-            except ChallengeError as error:
-                findings.append(Finding("error", "points", str(error), case.name))
-        if dataset.has_images:
-            try:
-                geometry[case.name] = read_geometry(dataset.image_path(case.name), dimension=dataset.task.dimension)
-            except ChallengeError as error:
-                findings.append(Finding("error", "image", str(error), case.name))
+    # Small files wait for the disk, not for the processor.
+    with ThreadPoolExecutor(READERS) as pool:
+        parts = pool.map(lambda case: _read_case(dataset, case), cases)
+        for row, case in enumerate(track(cases, "checking")):
+            marked, image, wrong = next(parts)
+            for who, array in marked.items():
+                points[who][row] = array
+            if image is not None:
+                geometry[case.name] = image
+            findings += wrong
     return Contents(dataset, cases, points, geometry)
+
+
+def _read_case(dataset: Dataset, case: Case) -> tuple[dict[str, Array], Image | None, list[Finding]]:
+    """Points by observer, geometry and findings of one case."""
+    marked: dict[str, Array] = {}
+    image = None
+    wrong = []
+    for who in dataset.observers:
+        try:
+            if dataset.landmarks_path(case.name, observer=who).is_file():
+                marked[who] = dataset.landmarks(case.name, observer=who).aligned_mm(dataset.task.names)
+        except ChallengeError as error:
+            wrong.append(Finding("error", "points", str(error), case.name))
+    if dataset.has_images:
+        try:
+            image = dataset.geometry(case.name)
+        except ChallengeError as error:
+            wrong.append(Finding("error", "image", str(error), case.name))
+    return marked, image, wrong
 
 
 def stray_files(contents: Contents) -> Iterable[Finding]:
