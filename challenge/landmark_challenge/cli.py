@@ -27,6 +27,7 @@ SUMMARIES = {
     "demo": "The whole loop on synthetic images.",
     "explain": "Show why a landmark is where a model says.",
     "evaluate": "Score predictions against a reference.",
+    "pack": "Write what an organiser uploads to host a task.",
     "predict": "Localize the landmarks of single images.",
     "run": "Localize a dataset with a model or a container.",
     "study": "Train and compare the rows of a method's ablation.",

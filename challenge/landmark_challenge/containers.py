@@ -1,5 +1,6 @@
 """Algorithm images run over cases through the Docker SDK, under the platform's limits. The only import of docker."""
 
+import gzip
 import inspect
 import io
 import json
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from docker.client import DockerClient
@@ -111,6 +113,23 @@ def file_in_image(tag: str, path: str) -> str | None:
         return None
     finally:
         _remove(container)
+        client.close()
+
+
+def save_image(tag: str, path: Path) -> None:
+    """Write an image as an upload archive (.tar.gz, exactly one image), whole or not at all. Raises ChallengeError."""
+    client = connect()
+    partial = path.with_name(path.name + ".part")
+    try:
+        chunks = client.images.get(tag).save(named=tag)
+        with gzip.open(partial, "wb", compresslevel=1) as archive:
+            for chunk in chunks:
+                archive.write(chunk)
+        partial.replace(path)
+    except (ImageNotFound, APIError):
+        raise ChallengeError(f"{tag}: wanted an image that the engine has, there is none of this tag") from None
+    finally:
+        partial.unlink(missing_ok=True)
         client.close()
 
 

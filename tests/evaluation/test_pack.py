@@ -1,0 +1,201 @@
+"""`landmarks pack`: every file follows from the task and the reference, and holds what the platform wants of it."""
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+import tarfile
+
+import jsonschema
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from landmark_challenge.cli import cli
+from landmark_challenge.dataset import Dataset
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.landmarks import Landmarks, to_platform_json
+from landmark_challenge.reference import write_reference
+from landmark_challenge.task import load_task, parse_task
+from landmark_evaluation import container, pack
+from landmark_evaluation.design import detectable_mm
+from landmark_evaluation.references import open_reference
+
+TASK = load_task("ceph-19")
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference") / "reference"
+    write_reference(Dataset(tiny_dataset), folder, disclosure="protected")
+    (folder / "names.csv").write_text("case,was\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(reference, tmp_path_factory):
+    out = tmp_path_factory.mktemp("pack") / "pack"
+    done = CliRunner().invoke(cli, ["pack", "ceph-19", str(reference), "--out", str(out), "--no-image"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return out
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_it_holds_everything_an_organiser_needs(packed):
+    assert sorted(path.name for path in packed.iterdir()) == [
+        "README.md", "design.md", "example-algorithm", "ground_truth.tar.gz", "metrics-example.json", "phase.json",
+        "sockets.json", "upload_cases.py",
+    ]  # fmt: skip
+    for name in ("README.md", "design.md", "upload_cases.py"):
+        assert not re.search(r"\$\{?[a-z]", (packed / name).read_text()), "a placeholder was left"
+    steps = (packed / "README.md").read_text()
+    for name in re.findall(r"`([a-z_]+\.(?:json|md|py|tar\.gz))`", steps):
+        assert name == "evaluation.tar.gz" or (packed / name).exists(), name
+    assert [int(number) for number in re.findall(r"(?m)^(\d+)\.", steps)] == list(range(1, 8))
+
+
+def test_the_ground_truth_unpacks_to_a_reference_that_scores(packed, reference, tmp_path):
+    with tarfile.open(packed / "ground_truth.tar.gz") as archive:
+        assert all(member.isfile() and not member.name.startswith(("/", "..")) for member in archive.getmembers())
+        assert {member.mtime for member in archive.getmembers()} == {0}
+        archive.extractall(tmp_path / "truth", filter="data")
+    assert (tmp_path / "truth/reference.json").read_bytes() == (reference / "reference.json").read_bytes()
+    assert not (tmp_path / "truth/names.csv").exists(), "what tells the cases' old names stays with the organiser"
+    submission = tmp_path / "submission"
+    submission.mkdir()
+    truth = open_reference(reference)
+    for case, points in zip(truth.cases, truth.points_mm, strict=True):
+        value = to_platform_json(Landmarks(TASK.names, points))
+        (submission / f"{case.name}.json").write_text(json.dumps(value))
+    container.evaluate_once(submission, tmp_path / "truth", output=tmp_path / "output")
+    container.evaluate_once(submission, reference, output=tmp_path / "direct")
+    assert read(tmp_path / "output/metrics.json") == read(tmp_path / "direct/metrics.json")
+    assert read(tmp_path / "output/metrics.json")["protocol"]["n_cases"] == 3
+
+
+def test_the_same_reference_gives_the_same_bytes(reference, tmp_path):
+    for name in ("a", "b"):
+        pack.write_ground_truth(reference, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert gzip.decompress((tmp_path / "a").read_bytes())
+
+
+def test_leaderboard_columns_are_numbers_in_the_metrics_with_their_direction(packed):
+    phase, metrics = read(packed / "phase.json"), read(packed / "metrics-example.json")
+    first, *further = TASK.ranking.columns
+    assert (phase["score_jsonpath"], phase["score_default_sort"]) == (first.path, first.order)
+    assert [column["path"] for column in phase["extra_results_columns"]] == [column.path for column in further]
+    for path in [phase["score_jsonpath"], *(column["path"] for column in phase["extra_results_columns"])]:
+        value = metrics
+        for key in path.split("."):
+            value = value[key]
+        assert isinstance(value, float)
+    assert {column["order"] for column in phase["extra_results_columns"]} <= {"asc", "desc"}
+    slugs = {socket["slug"] for socket in read(packed / "sockets.json")}
+    assert set(phase["algorithm_inputs"] + phase["algorithm_outputs"]) == slugs
+
+
+@pytest.mark.parametrize("path", ["aggregates.mre_mm.average", "aggregates.mre_mm", "task", "aggregates.mre_mm.mean.x"])
+def test_a_column_that_is_no_number_is_refused(path, reference):
+    value = TASK.model_dump(mode="json")
+    value["ranking"]["columns"] = [{"title": "x", "path": path, "order": "asc"}]
+    metrics = pack.example_metrics(open_reference(reference))
+    with pytest.raises(ChallengeError, match="wanted a number in metrics"):
+        pack.check_columns(parse_task(value, source="test"), metrics)
+
+
+def test_a_doubled_column_and_another_task_are_refused(reference, tmp_path):
+    value = TASK.model_dump(mode="json")
+    value["ranking"]["columns"] *= 2
+    metrics = pack.example_metrics(open_reference(reference))
+    with pytest.raises(ChallengeError, match="got it twice"):
+        pack.check_columns(parse_task(value, source="test"), metrics)
+    done = CliRunner().invoke(
+        cli, ["pack", "brainstem-mr-1", str(reference), "--out", str(tmp_path / "p"), "--no-image"]
+    )
+    assert "wanted a reference of brainstem-mr-1" in str(done.exception) and not (tmp_path / "p").exists()
+
+
+def test_the_sockets_schemas_take_answers_and_refuse_what_is_none(packed):
+    sockets = {socket["slug"]: socket for socket in read(packed / "sockets.json")}
+    # Rules of the platform's socket form: reference/platform.md, section 3.
+    assert sockets["medical-image"]["relative_path"].startswith("images/")
+    for socket in sockets.values():
+        assert socket["kind"] in {"Image", "Multiple points", "Anything"}
+        assert socket["kind"] == "Image" or socket["relative_path"].endswith(".json")
+        assert socket["store_in_database"] is False
+        if socket["schema"] is not None:
+            jsonschema.Draft7Validator.check_schema(socket["schema"])
+    points = jsonschema.Draft7Validator(sockets["anatomical-landmarks"]["schema"])
+    good = to_platform_json(Landmarks(TASK.names, np.zeros((19, 3))))
+    assert points.is_valid(good)
+    assert not points.is_valid({**good, "points": good["points"] + good["points"][:1]})
+    assert not points.is_valid({**good, "points": [{"name": "nose", "point": [0, 0, 0]}]})
+    assert not points.is_valid({**good, "points": [{"point": [0, 0, 0]}]})
+    covariance = jsonschema.Draft7Validator(sockets["landmark-uncertainty"]["schema"])
+    assert covariance.is_valid({}) and covariance.is_valid({"sella": np.eye(3).tolist()})
+    for wrong in ({"nose": np.eye(3).tolist()}, {"sella": np.eye(2).tolist()}, {"sella": 3}, []):
+        assert not covariance.is_valid(wrong)
+
+
+def test_the_design_document_is_filled_from_the_task(packed):
+    text = (packed / "design.md").read_text()
+    for heading in ("Purpose", "Data", "Annotation protocol", "Metrics", "Missing", "Ranking", "Disclosure", "Power"):
+        assert f"## {heading}" in text
+    for landmark in TASK.landmarks:
+        assert f"| {landmark.name} | {landmark.definition} |" in text
+    assert "3 hidden cases" in text and "mean of senior, junior" in text and "charged 100 mm" in text
+    assert f"| 1 | {detectable_mm(1.0, 3):.3f} |" in text
+
+
+def test_detectable_differences_follow_the_normal_approximation():
+    # By hand: (1.96 + 0.84) * 2 mm / sqrt(49) = 0.8 mm.
+    assert detectable_mm(2.0, 49) == pytest.approx(0.8, abs=1e-3)
+
+
+GCAPI = """
+import json, os, types
+log = os.environ["UPLOAD_LOG"]
+def note(**values): open(log, "a").write(json.dumps(values, default=str) + "\\n")
+class SocketValueSpec:
+    def __init__(self, **values): self.values = values
+class Client:
+    def __init__(self, token):
+        note(token=token)
+        self.archives = types.SimpleNamespace(detail=lambda slug: types.SimpleNamespace(pk="pk-" + slug))
+        there = [types.SimpleNamespace(title="case-1.mha")]
+        self.archive_items = types.SimpleNamespace(
+            iterate_all=lambda params: there if params == {"archive": "pk-my"} else []
+        )
+    def add_case_to_archive(self, *, archive_slug, values, title):
+        note(archive=archive_slug, title=title, **values[0].values)
+"""
+
+
+def test_the_upload_script_adds_each_case_once(packed, tmp_path):
+    (tmp_path / "gcapi.py").write_text(GCAPI)
+    images = tmp_path / "images"
+    (images / "case-3").mkdir(parents=True)
+    for name in ("case-1.mha", "case-2.mha", "notes.txt", "case-3/1.dcm", "case-3/2.dcm"):
+        (images / name).write_bytes(b"x")
+    environment = {"PYTHONPATH": str(tmp_path), "GRAND_CHALLENGE_TOKEN": "t", "UPLOAD_LOG": str(tmp_path / "log")}
+    subprocess.run([sys.executable, packed / "upload_cases.py", images, "my"], env=environment, check=True)
+    token, *added = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert token == {"token": "t"}
+    assert [case["title"] for case in added] == ["case-2.mha", "case-3"]
+    assert all(case["socket_slug"] == "medical-image" and case["archive"] == "my" for case in added)
+    assert len(added[1]["files"]) == 2 and added[1]["image_name"] == "case-3"
+
+
+def test_the_example_algorithm_is_complete_and_clean(packed):
+    example = packed / "example-algorithm"
+    for name in ("baselines/template/build.sh", "docker/lib.sh", "challenge/landmark_challenge/platform.py"):
+        assert (example / name).is_file()
+    assert (example / "baselines/template/build.sh").stat().st_mode & 0o100, "scripts stay executable"
+    names = {path.name for path in example.rglob("*")}
+    assert not names & {"wheels", "__pycache__", "dist"}
+    assert not list(example.rglob("*reference.json"))
