@@ -1,5 +1,6 @@
 """Rehearses what the platform checks of an algorithm image: on import, and on every case under its limits."""
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from .task import Task
 
 MAX_IMAGE_GB = 10.0
 UNVERIFIED_UPLOAD_GB = 2.0
+PLAIN_USER = re.compile(r"[0-9a-zA-Z]*:?[0-9a-zA-Z]*")
 CALLS = 50
 SETTLED_CALLS = 10
 ALLOWED_GROWTH_MB = 20.0
@@ -71,6 +73,9 @@ def _check_user(tag: str, facts: ImageFacts) -> Check:
     advice = "add a user that is not root to the image and name it with USER"
     if user in containers.ROOT_USERS:
         return Check("user", False, facts.user or "not set, so root", advice)
+    if not PLAIN_USER.fullmatch(facts.user):
+        # The platform's runner reads letters and digits only and stops at anything else.
+        return Check("user", False, facts.user, "name the user with letters and digits alone")
     rows = [line.split(":") for line in (containers.file_in_image(tag, "/etc/passwd") or "").splitlines()]
     row = next((row for row in rows if len(row) > 3 and user in (row[0], row[2])), None)
     if row is None:

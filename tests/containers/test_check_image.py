@@ -71,7 +71,8 @@ def test_the_template_passes_everything(template, mode):
     [
         (["USER root"], {"user"}, "root"),
         (["USER 0:0"], {"user"}, "0:0"),
-        (["USER nobody-knows"], {"user"}, "not in the image"),
+        (["USER nobodyknows"], {"user"}, "not in the image"),
+        (["USER algorithm_user"], {"user"}, "letters and digits"),
         (['LABEL org.grand-challenge.api-method="batch"'], {"label"}, "api-method batch"),
         (["ENV GRAND_CHALLENGE_MAX_WORKERS=3"], {"environment"}, "GRAND_CHALLENGE_MAX_WORKERS"),
     ],
