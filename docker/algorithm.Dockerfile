@@ -14,7 +14,8 @@ FROM ${BASE}
 COPY --from=build /opt/kit /opt/kit
 COPY --from=build /opt/algorithm /opt/algorithm
 COPY --from=build /opt/own /opt/own
-ENV PYTHONPATH=${PYTHONPATH}:/opt/own
+# A participant's method.py lies beside algorithm.yaml; last, so that it never shadows a library.
+ENV PYTHONPATH=${PYTHONPATH}:/opt/own:/opt/algorithm
 ENTRYPOINT ["python3", "-m", "landmark_baselines.algorithm"]
 # Below here nothing adds a layer: both modes share every one.
 ARG API_METHOD

@@ -75,7 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def load() -> Localizer:
         algorithm = read_algorithm(FOLDER / "algorithm.yaml")
-        sys.path.insert(0, str(FOLDER))  # a participant's method.py lies beside algorithm.yaml
         return load_localizer(algorithm, model_folder(), device=os.environ.get("LANDMARKS_DEVICE", "auto"))
 
     return platform.run_algorithm(load, mode=mode)
