@@ -146,6 +146,15 @@ def test_a_restart_does_only_what_is_left(model, tmp_path):
     assert len(by_case(out)) == 3
 
 
+def test_peak_memory_is_that_of_the_method_and_not_of_who_started_it(model, tmp_path):
+    data = make_dataset(tmp_path / "data", [7])
+    ballast = np.ones(2**27)  # 1 GB in this process, which the worker's own peak must not show
+    assert landmarks_run(model, data.folder, "--out", tmp_path / "out").exit_code == 0
+    assert ballast[-1] == 1
+    [job] = (tmp_path / "out/.jobs").glob("*-*.json")
+    assert 20 < json.loads(job.read_text())["peak_memory_mb"] < 600
+
+
 def test_another_run_s_folder_is_refused(model, tmp_path):
     data = make_dataset(tmp_path / "data", [7])
     assert landmarks_run(model, data.folder, "--out", tmp_path / "out").exit_code == 0
