@@ -43,6 +43,8 @@ def command(image: Path, input_folder: Path, output_folder: Path, limits: Limits
 class ApptainerRunner:
     """Runs an Apptainer file once per case."""
 
+    links = False  # the image sees nothing but its own folders
+
     def __init__(self, image: Path, limits: Limits) -> None:
         if shutil.which("apptainer") is None:
             raise ChallengeError(f"{image}: wanted the apptainer command, it is not installed")

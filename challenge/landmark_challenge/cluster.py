@@ -8,6 +8,7 @@ import atexit
 import hashlib
 import io
 import math
+import pickle
 import tempfile
 import threading
 import time
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,7 @@ def _run(client: Client, task: Task, images: Sequence[CaseImage], target: Target
     attempts = dict.fromkeys((image.name for image in images), 0)
     running: dict[str, CaseImage] = {}
     pool = as_completed(loop=client.loop)
+    what = pickle.dumps((target, task))
 
     def submit(image: CaseImage) -> None:
         attempts[image.name] += 1
@@ -77,7 +80,7 @@ def _run(client: Client, task: Task, images: Sequence[CaseImage], target: Target
             raise ChallengeError(f"{image.path}: wanted one file to carry; put DICOM folders where workers read them")
         content = image.path.read_bytes() if carry else None
         key = f"{image.name}-{attempts[image.name]}-{target.identity[-12:]}"
-        future = client.submit(_run_on_worker, target, task, ClusterCase(image, content), key=key, pure=False)
+        future = client.submit(_run_on_worker, what, ClusterCase(image, content), key=key, pure=False)
         running[key] = image
         pool.add(future)
 
@@ -114,8 +117,16 @@ def _outcome(future: Any) -> CaseResult | str | ChallengeError:
     return str(error) if isinstance(error, CaseFailedError) else f"{type(error).__name__}: {error}"
 
 
-def _run_on_worker(target: Target, task: Task, case: ClusterCase) -> CaseResult:
+@lru_cache(maxsize=4)
+def _unpacked(what: bytes) -> tuple[Target, Task]:
+    """Target and task as they were sent; unpacked once, not with every case."""
+    unpacked: tuple[Target, Task] = pickle.loads(what)
+    return unpacked
+
+
+def _run_on_worker(what: bytes, case: ClusterCase) -> CaseResult:
     """Run one case on this worker. Raises CaseFailedError, ChallengeError for what would fail every case."""
+    target, task = _unpacked(what)
     runner = _runner(target)
     if case.content is None:
         return run_case(runner, task, case.image)

@@ -211,6 +211,8 @@ def _working_set_bytes(container: Container) -> int | None:
 class _ImageRunner:
     """What both modes share: the engine, the folders that are mounted, and a container that always goes away."""
 
+    links = False  # a container sees nothing but its own folders
+
     def __init__(self, tag: str, limits: Limits) -> None:
         self._tag = tag
         self._limits = limits

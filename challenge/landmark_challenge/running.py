@@ -58,6 +58,7 @@ class Runner(Protocol):
 
     input_folder: Path
     output_folder: Path
+    links: bool  # whether a link to an image will do for a copy
 
     def run(self) -> Measured:
         """One run. Raises CaseFailedError."""
@@ -85,8 +86,11 @@ def workspace() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def provide_case(task: Task, image: CaseImage, folder: Path) -> None:
-    """Lay out /input of one case as the platform does; what lay there before goes."""
+def provide_case(task: Task, image: CaseImage, folder: Path, *, links: bool = False) -> None:
+    """Lay out /input of one case as the platform does; what lay there before goes.
+
+    links: put a link in place of a copy, where the reader sees the same files and is the same user.
+    """
     empty_folder(folder)
     target = folder / task.sockets.image.relative_path
     target.mkdir(parents=True)
@@ -97,7 +101,9 @@ def provide_case(task: Task, image: CaseImage, folder: Path) -> None:
     else:
         name = str(uuid.uuid5(uuid.NAMESPACE_URL, image.path.name))
         suffix = image.path.suffix.lower()
-        if suffix in PASSED_ON:
+        if suffix in PASSED_ON and links:
+            (target / f"{name}{suffix}").symlink_to(image.path.resolve())
+        elif suffix in PASSED_ON:
             _copy_readable(image.path, target / f"{name}{suffix}")
         else:
             write_image(target / f"{name}.mha", read_image(image.path, dimension=task.dimension))
@@ -127,7 +133,7 @@ def run_case(runner: Runner, task: Task, image: CaseImage) -> CaseResult:
     Raises CaseFailedError, and ChallengeError for what would fail every case, such as a model that cannot be loaded.
     """
     try:
-        provide_case(task, image, runner.input_folder)
+        provide_case(task, image, runner.input_folder, links=runner.links)
         empty_folder(runner.output_folder)
     except (ChallengeError, OSError) as error:
         raise CaseFailedError(" ".join(str(error).split())) from None
@@ -203,6 +209,8 @@ def run_local(
 
 class ModelRunner:
     """A model folder in a process of its own, so that a case that hangs or crashes takes nothing else down."""
+
+    links = True
 
     def __init__(self, model: Path, limits: Limits, *, device: str = "auto", threads: int | None = None) -> None:
         self._command = [sys.executable, "-m", "landmark_challenge.local_worker", str(model.resolve())]

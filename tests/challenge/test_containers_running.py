@@ -197,6 +197,8 @@ def test_an_interrupted_run_leaves_nothing_that_looks_complete(model, tmp_path):
 class FakeRunner:
     """Answers with the case's name in a file; `plan` says which runs fail."""
 
+    links = False
+
     def __init__(self, folder: Path, plan) -> None:
         self.input_folder, self.output_folder = folder / "input", folder / "output"
         self.input_folder.mkdir(parents=True)
@@ -326,6 +328,18 @@ def test_the_platform_s_formats_are_passed_on_and_others_become_mha(tmp_path, ex
     assert provided.stat().st_mode & 0o777 == 0o644
     if extension == ".mha":
         assert provided.read_bytes() == path.read_bytes()
+
+
+def test_a_link_stands_for_the_image_only_where_it_may(tmp_path):
+    data = make_dataset(tmp_path / "data", [5])
+    path = data.image_path("case-0")
+    for links in (True, False):
+        folder = tmp_path / f"input-{links}"
+        folder.mkdir()
+        running.provide_case(data.task, CaseImage("case-0", path), folder, links=links)
+        [provided] = (folder / "images/medical-image").iterdir()
+        assert provided.is_symlink() == links and provided.read_bytes() == path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o644, "the dataset's own file is left as it was"
 
 
 def test_default_workers_fit_memory_and_cores():
