@@ -148,6 +148,20 @@ def warp_points(points: Tensor, warp: Warp, *, iterations: int = 12) -> Tensor:
     return offsets + middle
 
 
+def image_positions(positions: Tensor, warp: Warp) -> Tensor:
+    """(B, P, ndim) voxel coordinates in the first window of each image -> the image positions that are shown there.
+
+    The inverse of `warp_points`; gradients pass.
+    """
+    extent = torch.tensor(warp.size[::-1], dtype=positions.dtype, device=positions.device)
+    offsets = positions - (extent - 1) / 2
+    there = warp.centres[:, :1] + torch.einsum("bij,bpj->bpi", warp.matrices[:, 0], offsets)
+    if warp.nodes is None:
+        return there
+    nodes = warp.nodes[:, 0]
+    return there + sample_points(nodes, (positions + 0.5) * (nodes.shape[-1] / extent) - 0.5).transpose(1, 2)
+
+
 def change_intensity(windows: Tensor, augmentation: Augmentation, *, draws: Draws) -> Tensor:
     """(B, W, *size) intensities of about 0..1 with random contrast, brightness, gamma and noise per window."""
     count, size = windows.shape[1], windows.shape[2:]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from landmark_challenge import files
@@ -58,24 +58,42 @@ def radial_errors_mm(points: Tensor, store: Store) -> Tensor:
     return errors[torch.isfinite(errors)]
 
 
-def prepare(image: Image, task: Task, spacing_mm: float) -> Image:
-    """The image as networks see it: canonical grid of isotropic `spacing_mm`, intensities 0..1 by the task's rule."""
+def prepare(
+    image: Image,
+    task: Task,
+    spacing_mm: float,
+    *,
+    region: tuple[ArrayLike, ArrayLike] | None = None,
+    average: bool = True,
+) -> Image:
+    """The image as networks see it: canonical grid of isotropic `spacing_mm`, intensities 0..1 by the task's rule.
+
+    region, average: as in `canonical`. A region's intensities follow from the region alone unless the rule is `window`.
+    """
     with span("resample"):
-        grid = canonical(image, [spacing_mm] * image.ndim)
+        grid = canonical(image, [spacing_mm] * image.ndim, region=region, average=average)
         return Image(normalise(grid.array, task.intensity), grid.spacing_mm, grid.origin_mm, grid.direction)
 
 
 def load_store(
-    dataset: Dataset, cases: Sequence[Case], *, spacing_mm: Sequence[float], device: torch.device | str = "cpu"
+    dataset: Dataset,
+    cases: Sequence[Case],
+    *,
+    spacing_mm: Sequence[float],
+    device: torch.device | str = "cpu",
+    average: bool = True,
 ) -> list[Store]:
-    """One store per spacing; every image is decoded once. Prepared images are kept beside the dataset for next time."""
+    """One store per spacing; every image is decoded once. Prepared images are kept beside the dataset for next time.
+
+    average: whether shrinking averages, as in `canonical`.
+    """
     task = dataset.task
     prepared: list[list[NDArray[np.uint8]]] = [[] for _ in spacing_mm]
     points: list[list[NDArray[np.float64]]] = [[] for _ in spacing_mm]
     assessed = [[name not in case.not_assessed for name in task.names] for case in cases]
     for case in cases:
         reference = dataset.landmarks(case.name).aligned_mm(task.names)
-        grids = _prepared(dataset, case, spacing_mm)
+        grids = _prepared(dataset, case, spacing_mm, average=average)
         for level, grid in enumerate(grids):
             prepared[level].append(grid.array)
             points[level].append(grid.mm_to_index(reference))
@@ -116,7 +134,7 @@ def _fits(size: int, device: torch.device) -> bool:
     return pages is None or size < MEMORY_SHARE * pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _prepared(dataset: Dataset, case: Case, spacing_mm: Sequence[float]) -> list[Image]:
+def _prepared(dataset: Dataset, case: Case, spacing_mm: Sequence[float], *, average: bool) -> list[Image]:
     """The 8-bit prepared grids of a case, from the cache where they are there."""
     digest = dataset.header.get("digests", {}).get(case.name)
     grids: list[Image | None] = []
@@ -127,6 +145,7 @@ def _prepared(dataset: Dataset, case: Case, spacing_mm: Sequence[float]) -> list
         if digest:
             changed = dataset.image_path(case.name).stat().st_mtime_ns
             key = f"{PREPARATION} {digest} {spacing} {dataset.task.intensity} {changed}"
+            key += "" if average else " sampled"
             name = hashlib.sha256(key.encode()).hexdigest()[:24]
             path = dataset.folder / ".cache" / f"{case.name}-{spacing:g}mm-{name}.npz"
         paths.append(path)
@@ -134,7 +153,7 @@ def _prepared(dataset: Dataset, case: Case, spacing_mm: Sequence[float]) -> list
     for level, spacing in enumerate(spacing_mm):
         if grids[level] is None:
             image = image or dataset.image(case.name)
-            grid = prepare(image, dataset.task, spacing)
+            grid = prepare(image, dataset.task, spacing, average=average)
             quantised = np.rint(grid.array * 255).astype(np.uint8)
             grids[level] = Image(quantised, grid.spacing_mm, grid.origin_mm, grid.direction)
             _write_cached(paths[level], grids[level])

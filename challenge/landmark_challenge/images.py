@@ -192,26 +192,36 @@ def write_image(path: Path, image: Image, *, compress: bool = False) -> None:
         raise
 
 
-def canonical(image: Image, spacing_mm: Sequence[float]) -> Image:
+def canonical(
+    image: Image,
+    spacing_mm: Sequence[float],
+    *,
+    region: tuple[ArrayLike, ArrayLike] | None = None,
+    average: bool = True,
+) -> Image:
     """`image` on an axis-aligned LPS grid of `spacing_mm`, float32: the frame in which networks work.
 
     The grid covers the image's bounding box and starts at its lower corner, so any stored orientation of the same scan
-    gives the same grid. Shrinking averages (anti-aliasing), the rest is linear; outside the image lies its minimum.
+    gives the same grid. Shrinking averages (anti-aliasing) unless `average` is off, the rest is linear; outside the
+    image lies its minimum. region: first voxel and number of voxels (x, y[, z]) of the part of the grid that is wanted;
+    only what it needs of the image is looked at.
     """
-    target = np.asarray(spacing_mm, np.float64).reshape(image.ndim)
+    whole = canonical_geometry(image, spacing_mm)
+    target = whole.spacing_mm
+    first, size = ([0] * image.ndim, whole.size) if region is None else region
+    origin, size = whole.origin_mm + np.asarray(first) * target, np.asarray(size, int)
+    outside = float(image.array.min())
     image = oriented(image)
-    lower, upper = bounding_box_mm(image)
-    # The tiny term keeps a half voxel from falling to either side by rounding errors of the header.
-    size = np.maximum(1, np.floor((upper - lower) / target + 0.5 + 1e-6)).astype(int)
-    origin = lower + target / 2
+    factors = [
+        max(1, min(int(wanted / spacing + 1e-6), count)) if average else 1
+        for wanted, spacing, count in zip(target, image.spacing_mm, image.size, strict=True)
+    ]
+    if region is not None:
+        image = _part_under(image, Image.of(np.empty(size[::-1]), target, origin), margin=factors)
     itk = sitk.GetImageFromArray(image.array)
     itk.SetSpacing(image.spacing_mm.tolist())
     itk.SetOrigin(image.origin_mm.tolist())
     itk.SetDirection(image.direction.flatten().tolist())
-    factors = [
-        max(1, min(int(wanted / spacing + 1e-6), count))
-        for wanted, spacing, count in zip(target, image.spacing_mm, image.size, strict=True)
-    ]
     if max(factors) > 1:
         itk = sitk.BinShrink(sitk.Cast(itk, sitk.sitkFloat32), factors)
     same_grid = (
@@ -233,10 +243,31 @@ def canonical(image: Image, spacing_mm: Sequence[float]) -> Image:
             # Such a grid passes the border by less than two voxels, where the border's values go on; an oblique one
             # leaves real gaps. (ITK's own extrapolator would drop the interpolation along the other axes as well.)
             itk = sitk.ZeroFluxNeumannPad(itk, [1] * image.ndim, [2] * image.ndim)
-        resampler.SetDefaultPixelValue(float(image.array.min()))
+        resampler.SetDefaultPixelValue(outside)
         itk = resampler.Execute(itk)
     array = sitk.GetArrayFromImage(itk).astype(np.float32, copy=False)
     return Image.of(array, target, origin, np.eye(image.ndim))
+
+
+def canonical_geometry(image: Image, spacing_mm: Sequence[float]) -> Image:
+    """The grid of `canonical` without its grey values: an `Image` whose array is all zero and takes no memory."""
+    target = np.asarray(spacing_mm, np.float64).reshape(image.ndim)
+    lower, upper = bounding_box_mm(oriented(image))
+    # The tiny term keeps a half voxel from falling to either side by rounding errors of the header.
+    size = np.maximum(1, np.floor((upper - lower) / target + 0.5 + 1e-6)).astype(int)
+    return Image.of(np.broadcast_to(np.float32(0), size[::-1]), target, lower + target / 2)
+
+
+def _part_under(image: Image, grid: Image, *, margin: Sequence[int]) -> Image:
+    """The voxels of an image that lie under a grid, and a few `margin` around them; their first is a multiple of it."""
+    corners = np.array(np.meshgrid(*[(0, count - 1) for count in grid.size])).reshape(grid.ndim, -1).T
+    index = image.mm_to_index(grid.index_to_mm(corners))
+    step, count = np.asarray(margin), np.asarray(image.size)
+    last = (count - 1) // step  # the bins of `step` voxels that hold the first and the last voxel; at least one is left
+    first = np.clip(np.floor(index.min(axis=0) / step).astype(int) - 2, 0, np.maximum(last - 1, 0)) * step
+    end = np.minimum(np.maximum((np.ceil(index.max(axis=0) / step).astype(int) + 3) * step, first + 2 * step), count)
+    array = image.array[tuple(slice(low, high) for low, high in zip(first[::-1], end[::-1], strict=True))]
+    return Image(array, image.spacing_mm, image.index_to_mm(first)[0, : image.ndim], image.direction)
 
 
 def oriented(image: Image) -> Image:

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from landmark_baselines.augmentation import Augmentation, Draws, change_intensity, random_warp, warp_images, warp_points
+from landmark_baselines.augmentation import (
+    Augmentation,
+    Draws,
+    change_intensity,
+    image_positions,
+    random_warp,
+    warp_images,
+    warp_points,
+)
 from landmark_baselines.patches import sample_points
 
 STRONG = Augmentation(rotation_degrees=20, scale=0.2, stretch=0.1, shift_mm=3, elastic_mm=1.5, elastic_nodes=5)
@@ -48,6 +56,19 @@ def test_points_are_solved_exactly_but_for_kinks_of_the_field() -> None:
     error = (back - points)[inside].abs()
     assert error.median() < 1e-4
     assert error.max() < 0.1  # where a kink of the field crosses the voxel it is measured in
+
+
+@pytest.mark.parametrize("augmentation", [STRONG, Augmentation(rotation_degrees=20)])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_image_positions_are_those_that_windows_show(ndim: int, augmentation: Augmentation) -> None:
+    size = (12, 14, 10)[:ndim]
+    middle = torch.full((2, 1, ndim), 19.5)
+    warp = random_warp(middle, size, augmentation, spacing_mm=1.0, draws=Draws.of(3, [0, 1]))
+    images = torch.rand(2, 1, *(40,) * ndim, generator=torch.Generator().manual_seed(2))
+    axes = torch.meshgrid(*[torch.arange(float(count)) for count in size], indexing="ij")[::-1]
+    every = torch.stack(axes, dim=-1).reshape(1, -1, ndim).expand(2, -1, -1)
+    shown = sample_points(images, image_positions(every, warp)).reshape(2, *size)
+    torch.testing.assert_close(shown, warp_images(images, warp)[:, 0, 0], atol=1e-4, rtol=0)
 
 
 def test_no_change_is_the_identity() -> None:

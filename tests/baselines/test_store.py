@@ -47,6 +47,19 @@ def test_images_and_points_agree_with_preparing_each_alone(mixed: Dataset) -> No
     assert held.assessed[:, mixed.task.names.index("nasion")].tolist() == [True, False]
 
 
+def test_sampled_images_are_not_taken_for_averaged_ones(mixed: Dataset) -> None:
+    cases = mixed.cases(split="train")
+    averaged, sampled, again = (
+        store.load_store(Dataset(mixed.folder), cases, spacing_mm=(3.0,), average=average)[0]
+        for average in (True, False, True)
+    )
+    assert torch.equal(averaged.images, again.images) and not torch.equal(averaged.images, sampled.images)
+    wanted = store.prepare(mixed.image("a"), mixed.task, 3.0, average=False).array
+    np.testing.assert_allclose(
+        sampled.batch(torch.tensor([0]))[0, 0, : len(wanted), : len(wanted[0])], wanted, atol=0.002
+    )
+
+
 def test_the_second_time_no_image_is_decoded(mixed: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     first = _load(mixed)
 

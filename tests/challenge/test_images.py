@@ -14,6 +14,7 @@ from landmark_challenge.images import (
     Image,
     bounding_box_mm,
     canonical,
+    canonical_geometry,
     image_stem,
     normalise,
     oriented,
@@ -121,6 +122,34 @@ def test_a_ramp_keeps_its_millimetres_on_any_grid() -> None:
 def test_the_same_grid_is_not_resampled() -> None:
     image = Image.of(np.arange(30, dtype=np.uint8).reshape(5, 6), (0.1, 0.1))
     assert np.array_equal(canonical(image, (0.1, 0.1)).array, image.array)
+
+
+@pytest.mark.parametrize("average", [True, False])
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("working_mm", [0.4, 1.0, 2.6])
+def test_a_region_is_that_part_of_the_grid(ndim: int, working_mm: float, average: bool) -> None:
+    generator = np.random.default_rng(7)
+    array = generator.integers(-50, 200, size=(26, 31, 23)[:ndim]).astype(np.int16)
+    for angles in ((0, 0, 0), (0.2, -0.3, 2.5)):
+        direction = rotation(ndim, angles, mirrored=True)
+        image = Image.of(array, (0.7, 0.5, 0.9)[:ndim], (3, -8, 20)[:ndim], direction)
+        spacing = [working_mm] * ndim
+        whole = canonical(image, spacing, average=average)
+        geometry = canonical_geometry(image, spacing)
+        assert geometry.size == whole.size and np.array_equal(geometry.origin_mm, whole.origin_mm)
+        for _ in range(8):
+            first = np.array([generator.integers(0, count) for count in whole.size])
+            size = [generator.integers(1, count - start + 1) for start, count in zip(first, whole.size, strict=True)]
+            part = canonical(image, spacing, region=(first, size), average=average)
+            cut = tuple(slice(a, a + n) for a, n in zip(first[::-1], size[::-1], strict=True))
+            np.testing.assert_allclose(part.array, whole.array[cut], rtol=0, atol=1e-2)
+            np.testing.assert_allclose(part.origin_mm, whole.index_to_mm(first)[0, :ndim], rtol=0, atol=1e-9)
+
+
+def test_without_averaging_only_neighbours_count() -> None:
+    array = np.arange(16, dtype=np.float32).repeat(2).reshape(1, 32).repeat(8, axis=0) ** 2
+    result = canonical(Image.of(array, (1.0, 1.0)), (8.0, 8.0), average=False)
+    np.testing.assert_allclose(result.array[0], (array[0, 3::8] + array[0, 4::8]) / 2)
 
 
 def test_contains_reaches_to_the_outer_faces() -> None:
