@@ -8,7 +8,7 @@ distribution of the landmark instead: it needs no balance of the few voxels near
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -54,7 +54,19 @@ class Settings:
         return self.sigma_mm / self.spacing_mm
 
 
-def heatmap_loss(outputs: Tensor, points: Tensor, settings: Settings) -> Tensor:
+class Taught(Protocol):
+    """What maps are taught: the part of the settings that `heatmap_loss` reads."""
+
+    @property
+    def loss(self) -> str:
+        """`spatial_cross_entropy`, `bce` or `mse`."""
+
+    @property
+    def sigma_voxel(self) -> float:
+        """The sigma of the learned Gaussians in voxels."""
+
+
+def heatmap_loss(outputs: Tensor, points: Tensor, settings: Taught) -> Tensor:
     """Loss of one batch: outputs (B, L, *grid), points (B, L, ndim) voxel coordinates, NaN where nobody knows.
 
     `bce` and `mse` are summed over the voxels, which Adam cannot tell from the papers' mean. A point outside the grid

@@ -28,6 +28,14 @@ QUICK: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             "local_stage.schedule.batch=2",
         ),
         "heatmap_unet": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
+        "heatmap_coordinate": (
+            "coordinate.schedule.iterations=6",
+            "coordinate.schedule.validate_every=6",
+            "coordinate.schedule.batch=2",
+            "heatmap.schedule.iterations=6",
+            "heatmap.schedule.validate_every=6",
+            "heatmap.schedule.batch=2",
+        ),
     }
 )
 
