@@ -198,32 +198,37 @@ def run_algorithm(
     def serve() -> None:
         localizer = load()
         warm_up(localizer)
-        serve_http(lambda: once(localizer), port=port)
+        serve_http(lambda: once(localizer), port=port, openly=True)
 
     if mode not in {"exec", "invoke"}:
         raise ValueError(f"mode: wanted exec or invoke, got {mode!r}")
-    return run_guarded(serve if mode == "invoke" else lambda: once(load()))
+    # A participant's own program: nothing in it is hidden from the participant.
+    return run_guarded(serve if mode == "invoke" else lambda: once(load()), openly=True)
 
 
-def run_guarded(work: Callable[[], None]) -> int:
+def run_guarded(work: Callable[[], None], *, openly: bool = False) -> int:
     """Do the `work` and return the exit code; a failure ends in one clear line, the last on stderr."""
     try:
         work()
     except Exception as error:
-        return report_failure(error)
+        return report_failure(error, openly=openly)
     return 0
 
 
-def report_failure(error: Exception) -> int:
-    """Say on stderr what went wrong, in one line; the exit code that goes with it.
+def report_failure(error: Exception, *, openly: bool = False) -> int:
+    """Say on stderr what went wrong, in one last line; the exit code that goes with it.
 
-    Only a ChallengeError's text is shown: any other could carry what must stay hidden.
+    Unless `openly`, only a ChallengeError's text is shown: any other could carry what must stay hidden.
     """
     if isinstance(error, ChallengeError):
         _say(f"error: {_one_line(error)}")
         return 2
     place = traceback.extract_tb(error.__traceback__)[-1:]
     where = f" at {Path(place[0].filename).name}:{place[0].lineno}" if place else ""
+    if openly:
+        traceback.print_exception(error)
+        _say(f"error: {type(error).__name__}{where}: {_one_line(error)}")
+        return 1
     _say(f"error: internal error ({type(error).__name__}{where}); this is a fault of the program, not of the input")
     return 1
 
@@ -242,6 +247,7 @@ def serve_http(
     port: int = PORT,
     host: str = "0.0.0.0",
     ready: Callable[[int], None] | None = None,
+    openly: bool = False,
 ) -> None:
     """Serve `GET /health` (200) and `POST /invoke` (201, or 500 where `handler` raises) until SIGTERM.
 
@@ -288,7 +294,7 @@ def serve_http(
             try:
                 handler()
             except Exception as error:
-                report_failure(error)
+                report_failure(error, openly=openly)
                 done.put(500)
             except BaseException:
                 done.put(500)

@@ -249,15 +249,29 @@ def test_exec_mode_ends_with_one_clear_line(folders, capsys):
     assert last.startswith("error: ") and "0f1e.mha" in last and len(last) <= 1024
 
 
-def test_exec_mode_says_internal_error_without_its_text(folders, capsys, monkeypatch):
-    def load():
+def test_only_a_program_with_nothing_to_hide_shows_the_text_of_its_faults(capsys):
+    def work():
         raise RuntimeError("hidden 31.4159")
 
-    assert run_exec(load, folders) == 1
+    assert platform.run_guarded(work) == 1
     err = capsys.readouterr().err
     assert "RuntimeError at test_platform.py" in err and "31.4159" not in err
+    assert platform.run_guarded(work, openly=True) == 1
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("Traceback") and err.splitlines()[-1].startswith("error: RuntimeError at test_platform.py")
+    assert err.endswith("hidden 31.4159")
+
+
+def test_a_method_that_cannot_be_loaded_tells_its_participant_why(folders, capsys, monkeypatch):
+    def load():
+        import no_such_package  # noqa: F401
+
+    assert run_exec(load, folders) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ModuleNotFoundError at") and "No module named 'no_such_package'" in last
     monkeypatch.setenv("STRICT", "1")
     assert run_exec(lambda: Fake(error=ValueError("x")), folders) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1].endswith(": x")
     monkeypatch.setenv("STRICT", "0")
     assert run_exec(lambda: Fake(error=ValueError("x")), folders) == 0
 
