@@ -3,8 +3,8 @@
 A study folder can be taken up again: a model that is trained, a row that is localized or scored is not done again.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,12 +60,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished row. metrics: metrics.json. errors_mm: (n_points,) as scored, with what a missing point is charged."""
+    """A finished row. metrics: metrics.json. errors_mm: (n_points,) as scored, with what a missing point is charged.
+
+    measures: what the method's own `study_measures(names, cases)` finds in the cases of details.json, by name.
+    """
 
     row: Row
     metrics: dict[str, Any]
     errors_mm: np.ndarray
     training_s: float
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 class OneLandmark(Dataset):
@@ -157,7 +161,9 @@ def _evaluate(plan: Plan, row: Row, models: Sequence[Path], folder: Path) -> Res
     details = files.read_json(result / "details.json")
     errors = [point["error_mm"] for case in details["cases"] for point in case["points"] if "error_mm" in point]
     seconds = sum(float(read_model(model).provenance["training_seconds"]) for model in models)
-    return Result(row, files.read_json(result / "metrics.json"), np.array(errors), seconds)
+    measure = getattr(plan.module, "study_measures", None)
+    measures = measure(plan.dataset.task.names, details["cases"]) if measure else {}
+    return Result(row, files.read_json(result / "metrics.json"), np.array(errors), seconds, measures)
 
 
 def _localize(plan: Plan, row: Row, models: Sequence[Path], folder: Path) -> None:

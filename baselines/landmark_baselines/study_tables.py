@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def as_csv(results: Sequence[Result], task: Task) -> str:
     head = ["row", "n_points", "n_missing", "median_mm", "iqr_mm", "mean_mm", "sd_mm", "p95_mm"]
     head += [f"sdr_{threshold_key(threshold)}" for threshold in task.success_thresholds_mm]
     head += [f"{name}_{kind}_mm" for name in task.names for kind in ("median", "iqr")]
-    table.writerow([*head, "training_s"])
+    measures = list(results[0].measures) if results else []
+    table.writerow([*head, *("_".join(re.findall(r"[a-z%]+", name)) for name in measures), "training_s"])
     for result in results:
         found, whole = result.metrics["aggregates"], result.metrics["aggregates"]["mre_mm"]
         line = [result.row.name, len(result.errors_mm), found["n_missing"]]
@@ -41,6 +43,7 @@ def as_csv(results: Sequence[Result], task: Task) -> str:
         for name in task.names:
             own = found["landmarks"].get(name, {}).get("mre_mm", {})
             line += [_number(own.get("median")), _number(own.get("iqr"))]
+        line += [_number(result.measures.get(name)) for name in measures]
         table.writerow([*line, f"{result.training_s:.1f}"])
     return text.getvalue()
 
@@ -65,6 +68,7 @@ def as_markdown(plan: Plan, results: Sequence[Result], *, command: str) -> str:
     parts = [
         "\n\n".join(header),
         _overview(results, task),
+        *([_measures(results)] if results[0].measures else []),
         "## Median (interquartile range) in mm",
         _by_landmark(results, task),
     ]
@@ -96,6 +100,16 @@ def _overview(results: Sequence[Result], task: Task) -> str:
         line += [f"{100 * found['sdr'][threshold_key(threshold)]:.1f} %" for threshold in shown]
         lines.append([*line, str(found["n_missing"]), f"{result.training_s:.0f}"])
     return _table(head, lines)
+
+
+def _measures(results: Sequence[Result]) -> str:
+    head = ["", *results[0].measures]
+    lines = [[result.row.name, *(_rounded(value) for value in result.measures.values())] for result in results]
+    return _table(head, lines)
+
+
+def _rounded(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.2f}"
 
 
 def _spread(figures: Mapping[str, float]) -> str:
