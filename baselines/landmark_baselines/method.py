@@ -18,6 +18,7 @@ METHODS = {
     "global_to_local": "landmark_baselines.global_to_local",
     "heatmap_unet": "landmark_baselines.heatmap_unet",
     "heatmap_coordinate": "landmark_baselines.heatmap_coordinate",
+    "loc_net": "landmark_baselines.loc_net",
 }
 PRESETS = ("paper", "fast", "cpu", "tiny")
 

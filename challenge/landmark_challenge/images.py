@@ -210,8 +210,7 @@ def canonical(
     target = whole.spacing_mm
     first, size = ([0] * image.ndim, whole.size) if region is None else region
     origin, size = whole.origin_mm + np.asarray(first) * target, np.asarray(size, int)
-    outside = float(image.array.min())
-    image = oriented(image)
+    stored, image = image.array, oriented(image)
     factors = [
         max(1, min(int(wanted / spacing + 1e-6), count)) if average else 1
         for wanted, spacing, count in zip(target, image.spacing_mm, image.size, strict=True)
@@ -243,7 +242,8 @@ def canonical(
             # Such a grid passes the border by less than two voxels, where the border's values go on; an oblique one
             # leaves real gaps. (ITK's own extrapolator would drop the interpolation along the other axes as well.)
             itk = sitk.ZeroFluxNeumannPad(itk, [1] * image.ndim, [2] * image.ndim)
-        resampler.SetDefaultPixelValue(outside)
+        else:
+            resampler.SetDefaultPixelValue(float(stored.min()))
         itk = resampler.Execute(itk)
     array = sitk.GetArrayFromImage(itk).astype(np.float32, copy=False)
     return Image.of(array, target, origin, np.eye(image.ndim))
