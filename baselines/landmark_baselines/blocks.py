@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from . import fused
+
 CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-AVERAGE_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
@@ -41,12 +43,42 @@ class ResidualPair(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, ...) -> (B, outputs, ...)."""
-        return torch.relu_(self.body(x) + self.shortcut(x))
+        first, second = self.body
+        if not isinstance(second, fused.FusedConvolution):
+            return torch.relu_(second(first(x)) + self.shortcut(x))
+        return second(first(x), x.to(second.weight.dtype, copy=True) if self.plain else self.shortcut(x))
+
+    @property
+    def plain(self) -> bool:
+        """Whether the shortcut leaves its input as it is."""
+        return isinstance(self.shortcut, nn.Identity)
+
+    def fuse(self) -> None:
+        """Let the second convolution, its norm folded, add the shortcut and rectify by itself."""
+        first, second = self.body
+        layer = next(second.children())
+        if fused.fusable(layer):
+            self.body = nn.Sequential(first, fused.FusedConvolution(layer, relu=True))
+
+
+class AveragePool(nn.Module):
+    """The mean of every 2 voxels along each axis; a last odd one is left out.
+
+    As in AvgPool2d and 3d, but the latter knows no channels-last: it would copy its input and its result.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> the same with half the size, channels-last."""
+        if x.ndim == 4:
+            return F.avg_pool2d(x, 2)
+        even = x.shape[2] // 2 * 2
+        flat = F.avg_pool2d(x.movedim(2, 1).flatten(0, 1), 2).unflatten(0, (len(x), x.shape[2]))
+        return torch.add(flat[:, 0:even:2], flat[:, 1:even:2]).mul_(0.5).movedim(1, 2)
 
 
 def residual_block(ndim: int, inputs: int, width: int, *, pairs: int, pool: bool, groups: int = 1) -> nn.Sequential:
     """A ResNet block of `pairs` pairs of convolutions, after an average pool of 2 where `pool`."""
-    layers: list[nn.Module] = [AVERAGE_POOL[ndim](2)] if pool else []
+    layers: list[nn.Module] = [AveragePool()] if pool else []
     layers += [ResidualPair(ndim, inputs if i == 0 else width, width, groups=groups) for i in range(pairs)]
     return nn.Sequential(*layers)
 
@@ -89,9 +121,18 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def for_inference(module: nn.Module) -> nn.Module:
-    """A trained module ready to run under `autocast`: norms folded, weights already in the type that it computes in."""
-    fold_norms(module.eval())
-    return module.to(compute_type(next(module.parameters()).device))
+    """A trained module ready to run under `autocast`: norms folded, weights already in the type that it computes in.
+
+    On the CPU its convolutions become `fused.FusedConvolution`s where PyTorch has what they need.
+    """
+    device = next(module.parameters()).device
+    fold_norms(module.eval()).to(compute_type(device))
+    if device.type == "cpu" and fused.available():
+        for part in list(module.modules()):
+            if isinstance(part, ResidualPair):
+                part.fuse()
+        fused.fuse_sequences(module)
+    return module
 
 
 def fold_norms(module: nn.Module) -> nn.Module:
