@@ -31,10 +31,12 @@ API_METHODS = ("exec", "invoke")
 ROOT_USERS = ("", "root", "0")
 STRIPPED_PREFIX = "GRAND_CHALLENGE_"  # of environment variables, before a program sees them
 RESERVED_MB = 1024  # what the platform keeps of an instance's memory for itself
+LEAST_DATA_MB = 512
 MEMORY_POLL_S = 0.25
 KILLED_EXIT_CODE = 137
 NO_ANSWER = 0  # the invoke client's status where nothing answered
 MAX_RUN_S = 7 * 86_400
+LOG_LINES = 40
 
 
 def connect() -> DockerClient:
@@ -144,9 +146,14 @@ def image_identity(tag: str) -> tuple[str, str]:
     return facts.identity, method
 
 
+def data_limit_mb(limits: Limits) -> int:
+    """What the platform sets as RLIMIT_DATA: the instance's memory less what it keeps for itself."""
+    return max(limits.memory_mb - RESERVED_MB, LEAST_DATA_MB)
+
+
 def limit_options(limits: Limits) -> dict[str, Any]:
     """The platform's limits as options of the Docker SDK (reference: platform conventions, run-time environment)."""
-    data_bytes = max(limits.memory_mb - RESERVED_MB, 512) * 2**20
+    data_bytes = data_limit_mb(limits) * 2**20
     options: dict[str, Any] = {
         "network_mode": "none",
         "read_only": True,
@@ -261,7 +268,7 @@ class ExecRunner(_ImageRunner):
                 raise CaseFailedError(f"took longer than {self._limits.time_s:g} s") from None
             peak_mb = watch.stop()
             if code != 0:
-                raise CaseFailedError(_reason(container, code))
+                raise _failed(_reason(container, code), container)
             return Measured(exec_s=_run_seconds(container), invoke_s=None, peak_memory_mb=peak_mb)
         except DockerException as error:
             raise CaseFailedError(f"the engine failed: {_one_line(error)}") from None
@@ -292,12 +299,12 @@ class InvokeRunner(_ImageRunner):
             answer = {"status": NO_ANSWER}
         if answer["status"] == NO_ANSWER:
             late = f"took longer than {self._limits.time_s:g} s"
-            reason = _reason(self._server, None) if _exited(self._server) else late
+            failure = _failed(_reason(self._server, None) if _exited(self._server) else late, self._server)
             self._stop()
-            raise CaseFailedError(reason)
+            raise failure
         if answer["status"] != 201:
             what = f"invoke endpoint returned status {answer['status']}, expected 201"
-            raise CaseFailedError(f"{what}: {_last_line(self._server)}")
+            raise _failed(f"{what}: {_last_line(self._server)}", self._server)
         peak = 0
         if self._watch is not None:
             self._watch.sample()  # a fast call could fall between two samples
@@ -428,14 +435,23 @@ def _reason(container: Container, code: int | None) -> str:
     return f"exit code {code}: {_last_line(container)}"
 
 
+def _failed(reason: str, container: Container) -> CaseFailedError:
+    failure = CaseFailedError(reason)
+    failure.log = "\n".join(_last_lines(container))
+    return failure
+
+
 def _last_line(container: Container) -> str:
     """The last line on stderr, which is what the platform shows."""
+    lines = _last_lines(container)
+    return lines[-1][:1024] if lines else "nothing on stderr"
+
+
+def _last_lines(container: Container) -> list[str]:
     with suppress(DockerException):
-        text = container.logs(stdout=False, stderr=True, tail=20).decode(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if lines:
-            return lines[-1][:1024]
-    return "nothing on stderr"
+        text = container.logs(stdout=False, stderr=True, tail=LOG_LINES).decode(errors="replace")
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    return []
 
 
 def _remove(container: Container) -> None:

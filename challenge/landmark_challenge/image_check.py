@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from . import containers
 from .containers import ExecRunner, ImageFacts, InvokeRunner, image_runner
 from .errors import ChallengeError
 from .predictions import collect_outputs
 from .running import CaseFailedError, Limits, Measured, empty_folder
+from .schemas import Points
 from .task import Task
 
 MAX_IMAGE_GB = 10.0
@@ -20,6 +23,30 @@ CALLS = 50
 SETTLED_CALLS = 10
 ALLOWED_GROWTH_MB = 20.0
 ALLOWED_GROWTH = 0.05
+
+# What a program says when it meets one of the limits under which every case runs, and what to do then.
+MET = {
+    "network": (
+        r"network is unreachable|name or service not known|failure in name resolution|could not resolve|gaierror"
+        r"|no address associated|connection refused",
+        "there is no network: put weights and everything else that is fetched into the image or the model folder",
+    ),
+    "read-only root": (
+        r"read-only file system|permission denied|operation not permitted",
+        "the program runs without root's rights in a read-only root: write to /tmp and /output only",
+    ),
+    "memory": (
+        r"memoryerror|cannot allocate memory|can't allocate memory|bad_alloc|out of memory|memory limit was exceeded",
+        "choose an instance with more memory, or use less",
+    ),
+    "scratch space": (
+        r"no space left on device|bus error",
+        "/dev/shm has half of the instance's memory, /tmp 1 GB of it: use fewer worker processes, write less",
+    ),
+    "time": (r"took longer than", "stay below the time limit; what is read once belongs into the start, not a case"),
+}
+WRONG_OUTPUT = "the platform checks each output: points [x, y, z] in finite millimetres, names of the task, each once"
+NO_OUTPUT = "the platform fails the whole submission on one such case: write every output of the task in every case"
 
 
 @dataclass(frozen=True)
@@ -89,15 +116,14 @@ def check_runs(tag: str, cases: Mapping[str, Path], task: Task, *, limits: Limit
     checks: list[Check] = []
     try:
         with image_runner(tag, limits) as runner:
-            first, measured, extra = _answers(runner, cases, task, checks)
-            if not checks[-1].passed:
+            first, measured, extra, failure = _answers(runner, cases, task)
+            checks += _check_answers(runner, cases, measured, failure, limits)
+            if failure is not None:
                 return checks
-            checks.append(_check_time(runner, measured, limits))
-            checks.append(_check_memory(measured, limits))
             checks.append(
                 Check("extra files", True, ", ".join(sorted(extra)) or "none", "the platform ignores what is no output")
             )
-            second, _, _ = _answers(runner, cases, task, [])
+            second, _, _, _ = _answers(runner, cases, task)
             same = first == second
             checks.append(
                 Check(
@@ -110,9 +136,8 @@ def check_runs(tag: str, cases: Mapping[str, Path], task: Task, *, limits: Limit
             checks.append(_check_growth(runner, next(iter(cases.values())), calls))
             checks.append(_check_broken_input(runner, next(iter(cases.values())), task))
     except ChallengeError as error:
-        checks.append(
-            Check("starts", False, str(error), "run the image by hand: docker run --rm --network none " + tag)
-        )
+        by_hand = f"run the image by hand: docker run --rm --network none {tag}"
+        checks.append(_failure(str(error), "", otherwise=("starts", by_hand)))
     return checks
 
 
@@ -125,9 +150,9 @@ def _provide(source: Path, runner: ExecRunner | InvokeRunner) -> None:
 
 
 def _answers(
-    runner: ExecRunner | InvokeRunner, cases: Mapping[str, Path], task: Task, checks: list[Check]
-) -> tuple[dict[str, Mapping[str, bytes]], list[Measured], set[str]]:
-    """Run every case once; appends the check that all of them were answered as the platform wants."""
+    runner: ExecRunner | InvokeRunner, cases: Mapping[str, Path], task: Task
+) -> tuple[dict[str, Mapping[str, bytes]], list[Measured], set[str], Check | None]:
+    """Run every case once: its outputs, what it took, files that are no output, and what the first failure failed."""
     outputs: dict[str, Mapping[str, bytes]] = {}
     measured: list[Measured] = []
     extra: set[str] = set()
@@ -135,39 +160,72 @@ def _answers(
         _provide(source, runner)
         try:
             measured.append(runner.run())
-            outputs[name] = _collect(task, runner.output_folder)
         except CaseFailedError as error:
-            advice = "the platform fails the whole submission on one such case; see the container's stderr"
-            checks.append(Check("answers", False, f"{name}: {error}", advice))
-            return outputs, measured, extra
+            test_it = "see the container's stderr; test.sh runs the same cases by hand"
+            return outputs, measured, extra, _failure(f"{name}: {error}", error.log, otherwise=("runs", test_it))
+        try:
+            outputs[name] = _collect(task, runner.output_folder)
+        except ChallengeError as error:
+            absent = "was not produced" in str(error)
+            wrong = Check("outputs", False, f"{name}: {error}", NO_OUTPUT if absent else WRONG_OUTPUT)
+            return outputs, measured, extra, wrong
         written = {path.relative_to(runner.output_folder).as_posix() for path in runner.output_folder.rglob("*")}
         extra |= written - set(outputs[name])
-    found = f"{len(cases)} of {len(cases)} cases: no network, read-only root, no capability, output well formed"
-    checks.append(Check("answers", True, found, ""))
-    return outputs, measured, extra
+    return outputs, measured, extra, None
 
 
 def _collect(task: Task, folder: Path) -> Mapping[str, bytes]:
+    """The outputs of a case, held to the platform's schema: the kit reads a little more than every version takes."""
+    outputs = collect_outputs(task, folder)
+    path = task.sockets.landmarks.relative_path
     try:
-        return collect_outputs(task, folder)
-    except ChallengeError as error:
-        raise CaseFailedError(str(error)) from None
+        Points.model_validate_json(outputs[path])
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ChallengeError(f"{path}: {place}: {first['msg']}") from None
+    return outputs
 
 
-def _check_time(runner: ExecRunner | InvokeRunner, measured: Sequence[Measured], limits: Limits) -> Check:
+def _failure(reason: str, log: str, *, otherwise: tuple[str, str]) -> Check:
+    """The limit that was met, by what the program said; `otherwise` (a check and its advice) where it was none."""
+    # The last line first: what was said before may be about something it got over.
+    for text in (reason, log):
+        for limit, (words, advice) in MET.items():
+            if re.search(words, text, re.IGNORECASE):
+                return Check(limit, False, reason, advice)
+    return Check(otherwise[0], False, reason, otherwise[1])
+
+
+def _check_answers(
+    runner: ExecRunner | InvokeRunner,
+    cases: Mapping[str, Path],
+    measured: Sequence[Measured],
+    failure: Check | None,
+    limits: Limits,
+) -> list[Check]:
+    """One line per limit under which the cases ran; where one failed, what failed it alone."""
+    if failure is not None:
+        return [failure]
+    every = f"{len(cases)} of {len(cases)} cases"
     longest = max((one.exec_s if one.exec_s is not None else one.invoke_s) or 0.0 for one in measured)
     started = f", ready after {runner.start_s:.1f} s" if isinstance(runner, InvokeRunner) and runner.start_s else ""
-    return Check(
-        "time", longest <= limits.time_s, f"longest case {longest:.2f} s{started}", "stay below the time limit"
-    )
+    return [
+        Check("runs", True, every, ""),
+        Check("network", True, "none is there, none was missed", ""),
+        Check("read-only root", True, "no rights of root, no capability; /tmp and /output are enough", ""),
+        _check_memory(measured, limits),
+        Check("scratch space", True, f"/dev/shm {limits.memory_mb // 2} MB, /tmp 1024 MB", ""),
+        Check("time", True, f"longest case {longest:.2f} s of {limits.time_s:g} s{started}", ""),
+        Check("outputs", True, f"{every}: all there, in the platform's form, finite", ""),
+    ]
 
 
 def _check_memory(measured: Sequence[Measured], limits: Limits) -> Check:
     peaks = [one.peak_memory_mb for one in measured if one.peak_memory_mb is not None]
-    if not peaks:
-        return Check("memory", None, "ended before it could be measured", "")
-    found = f"peak {max(peaks):.0f} MB of {limits.memory_mb} MB"
-    return Check("memory", max(peaks) < limits.memory_mb, found, "choose an instance with more memory, or use less")
+    data_mb = containers.data_limit_mb(limits)
+    peak = f"peak {max(peaks):.0f} MB" if peaks else "ended before its peak could be measured;"
+    return Check("memory", True, f"{peak} of {limits.memory_mb} MB, RLIMIT_DATA {data_mb} MB", "")
 
 
 def _check_growth(runner: ExecRunner | InvokeRunner, case: Path, calls: int) -> Check:

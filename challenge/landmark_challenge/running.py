@@ -26,7 +26,12 @@ PASSED_ON = (".mha", ".tif")  # what the platform hands to an algorithm; anythin
 
 
 class CaseFailedError(Exception):
-    """One case failed; the text says why in one line. Others may go on."""
+    """One case failed; the text says why in one line. Others may go on.
+
+    log: the end of what the program wrote to stderr, where it is known.
+    """
+
+    log: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """`landmarks check-image` on a good image and on images that are wrong in one way each."""
 
+import json
+import os
 import subprocess
 
 import pytest
 from click.testing import CliRunner
 
+from landmark_challenge import image_check
 from landmark_challenge.cli import cli
 
 from .conftest import ROOT, script
@@ -33,9 +36,9 @@ def variant(template, tmp_path):
     """Builds an image on top of the template's: other Dockerfile lines, another method."""
     tags = []
 
-    def build(*lines: str, mode: str = "invoke", body: str | None = None) -> str:
+    def build(*lines: str, mode: str = "invoke", body: str | None = None, base: str | None = None) -> str:
         tag = f"landmarks-variant-{len(tags)}:{mode}"
-        text = [f"FROM {template}:{mode}"]
+        text = [f"FROM {base or f'{template}:{mode}'}"]
         if body is not None:
             (tmp_path / "method.py").write_text(method(body))
             text.append("COPY method.py /opt/algorithm/")
@@ -62,8 +65,10 @@ def test_the_template_passes_everything(template, mode):
     done, failed = check(f"{template}:{mode}")
     assert done.exit_code == 0 and failed == set(), done.output
     assert "every check passed" in done.output
-    for name in ("label", "user", "size", "answers", "time", "memory", "determinism", "broken image"):
-        assert f"passed  {name}" in done.output
+    known = {"label", "architecture", "user", "environment", "size", "runs", "network", "read-only root", "memory"}
+    known |= {"scratch space", "time", "outputs", "extra files", "determinism", "broken image"}
+    assert {name for name in known if f"passed  {name} " not in done.output} == set()
+    assert ("passed  memory growth" in done.output) == (mode == "invoke")
 
 
 @pytest.mark.parametrize(
@@ -83,13 +88,52 @@ def test_what_the_import_refuses_is_found(variant, lines, wrong, found):
     assert found in done.output and "->" in done.output
 
 
+def test_another_architecture_is_found_and_not_run(engine, tmp_path):
+    (tmp_path / "Dockerfile").write_text('FROM scratch\nCOPY Dockerfile /\nUSER 1000\nENTRYPOINT ["/none"]\n')
+    tag = "landmarks-variant-arm:exec"
+    command = ["docker", "build", "--quiet", "--platform", "linux/arm64", "--tag", tag, str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "DOCKER_BUILDKIT": "0"})
+    try:
+        done, failed = check(tag)
+    finally:
+        subprocess.run(["docker", "image", "rm", "--force", tag], check=True, capture_output=True)
+    assert done.exit_code == 1 and failed == {"architecture"}, done.output
+    assert "linux/arm64" in done.output and "runs" not in done.output
+
+
+def test_an_image_without_a_label_is_taken_as_exec(template, variant):
+    """Labels cannot be taken away, so this one starts from the base below the template."""
+    copied = [f"COPY --from={template}:exec {folder} {folder}" for folder in ("/opt/kit", "/opt/algorithm")]
+    entry = [
+        "ENV PYTHONPATH=/opt/kit:/opt/libraries/light:/opt/algorithm",
+        "ENTRYPOINT " + json.dumps(["python3", "-m", "landmark_baselines.algorithm"]),
+    ]
+    done, failed = check(variant(*copied, *entry, base="landmarks-base:light"))
+    assert done.exit_code == 0 and failed == set(), done.output
+    assert "api-method absent, taken as exec" in done.output
+
+
+def test_an_image_larger_than_the_limit_is_found(template, monkeypatch):
+    monkeypatch.setattr(image_check, "MAX_IMAGE_GB", 0.1)
+    done, failed = check(f"{template}:exec")
+    assert done.exit_code == 1 and failed == {"size"}, done.output
+    assert "at most 0.1 GB" in done.output
+
+
 @pytest.mark.parametrize(
     ("body", "wrong", "found"),
     [
         ("import os\nos._exit(3)", {"starts"}, "exit code 3"),
         ("import time\nif image.size[0] != 256: time.sleep(30)\n"
-         "return Localization(self.mean_shape(image))", {"answers"}, "took longer than 5 s"),
-        ("kept = [bytearray(2**20) for _ in range(8000)]", {"answers"}, "MemoryError"),
+         "return Localization(self.mean_shape(image))", {"time"}, "took longer than 5 s"),
+        ("if image.size[0] != 256: raise ValueError('no such tooth')\n"
+         "return Localization(self.mean_shape(image))", {"runs"}, "no such tooth"),
+        ("kept = [bytearray(2**20) for _ in range(8000)]", {"memory"}, "MemoryError"),
+        ("import urllib.request\nurllib.request.urlopen('http://example.org/weights')", {"network"}, "put weights"),
+        ("import socket\nsocket.create_connection(('192.0.2.1', 80))", {"network"}, "Network is unreachable"),
+        ("from pathlib import Path\nPath('/opt/cache').write_text('x')", {"read-only root"}, "/tmp and /output only"),
+        ("from pathlib import Path\nPath('/dev/shm/x').write_bytes(bytes(1600 * 2**20))", {"scratch space"},
+         "half of the instance's memory"),
         ("import numpy\npoints = self.mean_shape(image)\nreturn Localization(Landmarks(points.names, "
          "points.points_mm + numpy.random.rand()))", {"determinism"}, "two runs differ"),
         ("import numpy\nglobals().setdefault('kept', []).append(numpy.ones(2**21))\n"
@@ -116,9 +160,37 @@ def test_wrong_output_of_another_program_is_found(variant):
         )
         code = program + f"(o / 'anatomical-landmarks.json').write_text('{value}')"
         done, failed = check(variant(f'ENTRYPOINT ["python3", "-c", "{code}"]', mode="exec"))
-        assert failed == {"answers"} and found in done.output, done.output
+        assert failed == {"outputs"} and found in done.output, done.output
     done, failed = check(variant('ENTRYPOINT ["python3", "-c", "pass"]', mode="exec"))
-    assert failed == {"answers"} and "'anatomical-landmarks.json' was not produced" in done.output
+    assert failed == {"outputs"} and "'anatomical-landmarks.json' was not produced" in done.output
+
+
+@pytest.mark.parametrize(
+    ("case", "point", "found"),
+    [
+        (
+            "phantom-0022",
+            '{"name": "sella", "point": [1, 2, 3]}',
+            "phantom-0023: output file 'anatomical-landmarks.json'",
+        ),
+        ("phantom", '{"name": "nose", "point": [1, 2, 3]}', "nose"),
+        ("phantom", '{"name": "sella", "point": [1, 2, 3], "time_index": 1}', "time_index"),
+        ("phantom", '{"name": "sella", "point": [1, 2, 3]}, {"name": "sella", "point": [1, 2, 3]}', "sella"),
+    ],
+)
+def test_output_that_is_missing_for_one_case_or_breaks_the_schema_is_found(variant, case, point, found):
+    """A program of its own that answers the cases whose name begins so."""
+    value = f'{{"type": "Multiple points", "version": {{"major": 1, "minor": 0}}, "points": [{point}]}}'
+    program = f"""
+import json, pathlib
+name = json.load(open("/input/inputs.json"))[0]["image"]["name"]
+if name.startswith({case!r}):
+    pathlib.Path("/output/landmark-uncertainty.json").write_text("{{}}")
+    pathlib.Path("/output/anatomical-landmarks.json").write_text({value!r})
+"""
+    done, failed = check(variant(f"ENTRYPOINT {json.dumps(['python3', '-c', program])}", mode="exec"))
+    assert done.exit_code == 1 and failed == {"outputs"} and found in done.output, done.output
+    assert "-> the platform" in done.output
 
 
 def test_a_server_that_never_answers_is_found(variant):
