@@ -46,6 +46,7 @@ from .checkpoints import MODEL_FILE, Model, mean_shape_of, provenance_of, read_m
 from .grids import cell_centres, cell_of, rescale
 from .patches import padded, sample_windows
 from .presets import from_plain
+from .slabs import streamed
 from .stopwatch import span
 from .store import Store, load_store, prepare, radial_errors_mm
 from .training import Point, Schedule, Step, cases_at, clear_checkpoints, fit, launch, report, set_threads
@@ -132,7 +133,7 @@ class PatchNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, ...), specialised (B, L, ...) -> logits (B, L, *grid) and what is regressed (B, L, ndim, *grid)."""
-        features = self.body(channels_last(x))
+        features = streamed(self.body, channels_last(x))
         displacement = self.regress(features).float()
         return self.classify(features).float(), displacement.unflatten(1, (self.landmarks, self.ndim))
 
