@@ -512,7 +512,7 @@ def _cpu(task: Task) -> Settings:
 
 
 def _tiny(task: Task) -> Settings:
-    """A minute or two to train, under 2 MB: for the demo and the tests. Another level less, on a quarter of the pixels."""
+    """A minute or two to train, under 2 MB: for the demo and the tests. Again half of the pixels and a level less."""
     cpu = _cpu(task)
     flat = task.dimension == 2
     return replace(

@@ -68,7 +68,7 @@ def as_markdown(plan: Plan, results: Sequence[Result], *, command: str) -> str:
     parts = [
         "\n\n".join(header),
         _overview(results, task),
-        *([_measures(results)] if results[0].measures else []),
+        *([measure_table(results)] if results[0].measures else []),
         "## Median (interquartile range) in mm",
         _by_landmark(results, task),
     ]
@@ -102,7 +102,8 @@ def _overview(results: Sequence[Result], task: Task) -> str:
     return _table(head, lines)
 
 
-def _measures(results: Sequence[Result]) -> str:
+def measure_table(results: Sequence[Result]) -> str:
+    """The method's own measures, one line per row of the study."""
     head = ["", *results[0].measures]
     lines = [[result.row.name, *(_rounded(value) for value in result.measures.values())] for result in results]
     return _table(head, lines)

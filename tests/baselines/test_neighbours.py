@@ -1,10 +1,15 @@
 """Jumps and vertebral heights against hand-made spines."""
 
+import csv
+
 import numpy as np
 import pytest
 
+from landmark_baselines.ablation import Row
 from landmark_baselines.neighbours import jumps, spine_measures, vertebral_heights_mm
-from landmark_challenge.task import load_task
+from landmark_baselines.study import Result
+from landmark_baselines.study_tables import as_csv, measure_table
+from landmark_challenge.task import load_task, threshold_key
 
 NAN = (np.nan,) * 3
 
@@ -71,3 +76,18 @@ def test_other_tasks_have_no_heights() -> None:
     reference = np.arange(57, dtype=float).reshape(19, 3)
     measures = spine_measures(names, [_case(names, reference, reference)])
     assert measures == {"neighbour jumps": 0, "neighbour jumps (% of points)": 0.0}
+
+
+def test_a_study_shows_the_measures_of_its_method() -> None:
+    task = load_task("spine-mr-11")
+    figures = {"median": 1.0, "iqr": 1.0, "mean": 2.0, "sd": 1.0, "p95": 4.0}
+    sdr = {threshold_key(threshold): 0.5 for threshold in task.success_thresholds_mm}
+    metrics = {"aggregates": {"mre_mm": figures, "sdr": sdr, "n_missing": 0, "landmarks": {}}}
+    results = [
+        Result(Row(name), metrics, np.zeros(3), 1.0, {"neighbour jumps": count, "mean error (heights)": count / 7})
+        for name, count in (("heatmaps", 12), ("product", 3))
+    ]
+    rows = list(csv.DictReader(as_csv(results, task).splitlines()))
+    assert [row["neighbour_jumps"] for row in rows] == ["12", "3"]
+    assert float(rows[1]["mean_error_heights"]) == pytest.approx(3 / 7, rel=1e-5)
+    assert measure_table(results).splitlines()[2:] == ["| heatmaps | 12 | 1.71 |", "| product | 3 | 0.43 |"]
