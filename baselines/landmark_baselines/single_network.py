@@ -1,7 +1,7 @@
 """Training of methods that are one network at one resolution: data in memory, the loop, the model folder."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,12 +39,14 @@ def train_single(
     devices: int = 1,
     nodes: int = 1,
     deterministic: bool = False,
+    exact: Sequence[str] = (),
+    kernel_axes: int | None = None,
 ) -> None:
-    """Train a network into a model folder, its state dict the weights (of `tiny` in bfloat16).
+    """Train a network into a model folder, its state dict the weights (of `tiny` in bfloat16, all but `exact`).
 
     loss_of(model, step, store) draws its batch and is called outside of autocast: the network is for bfloat16, but in
     it a warp of 300 voxels would be half a voxel off. points_of(model, images): (1, 1, ...) -> (1, L, ndim) voxels.
-    An interrupted run goes on with `resume`.
+    kernel_axes: of the network's convolutions, where the images have others. An interrupted run goes on with `resume`.
     """
     set_threads()
     fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
@@ -58,7 +60,7 @@ def train_single(
             raise ChallengeError(f"{dataset.folder}: wanted {split} cases, there are none")
         stores += load_store(dataset, cases, spacing_mm=(spacing_mm,), device=device)
     learn, judge = stores
-    model = placed(network(), device, dataset.task.dimension)
+    model = placed(network(), device, kernel_axes or dataset.task.dimension)
     if main:
         report(
             f"{dataset.task.name}: {len(learn)} training and {len(judge)} validation cases in memory after "
@@ -91,7 +93,8 @@ def train_single(
         return
     weights = model.state_dict()
     if preset == "tiny":
-        weights = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in weights.items()}
+        rounded = {k for k, v in weights.items() if v.is_floating_point() and k not in exact}
+        weights = {k: v.to(torch.bfloat16) if k in rounded else v for k, v in weights.items()}
     provenance: dict[str, Any] = provenance_of(
         dataset,
         seed=seed,

@@ -1,0 +1,247 @@
+"""Patches at any fractional position: three orthogonal planes of a volume (2.5D), pictures (2D) and boxes (3D).
+
+Any number of points in any number of images are sampled in one batched linear interpolation. Positions are millimetres
+from the centre of an image's first voxel along its axes x, y[, z]. Patches parallel to the axes are blended from the
+voxels beside them axis by axis, so that their cost does not depend on the size of the image.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landmark_challenge.images import Image, bounding_box_mm, oriented
+from landmark_challenge.task import Intensity, Task
+
+from .stopwatch import span
+from .store import prepare
+
+OUTSIDE = ("border", "zero")
+# Voxels looked up at once: a chunk stays in the processor's cache, and a graphics card gets enough to do.
+CHUNK = {"cpu": 300_000, "cuda": 60_000_000}
+# Percentiles are taken from so many voxels of a grid: reading all of a large volume would cost more than the search.
+SAMPLED_VOXELS = 2**20
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """Images of one size whose voxels lie in one flat tensor of any type, in whatever order and direction.
+
+    first: (N,) address of the first voxel of each image. shape and strides: of the axes (z,) y, x in voxels; a stride
+    may be negative. low, high: grey values that become 0 and 1, others are clipped. spacing_mm: isotropic.
+    """
+
+    values: Tensor
+    first: Tensor
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    low: float
+    high: float
+    spacing_mm: float
+
+    @classmethod
+    def of(cls, images: Tensor, spacing_mm: float) -> "Volumes":
+        """Prepared images (N, 1, (z,) y, x): 8 bits with 255 for intensity 1, or intensities as they are."""
+        images = images.contiguous()
+        every = torch.arange(len(images), device=images.device)
+        high = 255.0 if images.dtype == torch.uint8 else 1.0
+        shape, strides = tuple(images.shape[2:]), tuple(images.stride()[2:])
+        return cls(images.reshape(-1), every * math.prod(shape), shape, strides, 0.0, high, spacing_mm)
+
+    @property
+    def ndim(self) -> int:
+        """2 or 3."""
+        return len(self.shape)
+
+    @property
+    def extent_mm(self) -> Tensor:
+        """(ndim,) from the first to the last voxel along x, y[, z]."""
+        return torch.tensor(self.shape[::-1], dtype=torch.float32, device=self.values.device).sub(1) * self.spacing_mm
+
+    def at(self, addresses: Tensor) -> Tensor:
+        """Intensities of 0..1 of the voxels at `addresses`."""
+        found = torch.take(self.values, addresses).float()
+        return found.sub_(self.low).mul_(1 / (self.high - self.low)).clamp_(0, 1)
+
+
+@dataclass(frozen=True)
+class PatchShape:
+    """size: pixels along each side. pitch_mm: from pixel to pixel. outside: what lies outside an image, `border` (its
+    outermost voxels go on) or `zero`. box: the whole surroundings of a point of a volume, not three planes through it.
+    """
+
+    size: int
+    pitch_mm: float
+    outside: str = "border"
+    box: bool = False
+
+    def axes(self, ndim: int) -> list[tuple[int, ...]]:
+        """The axes (0 x, 1 y, 2 z) that each channel spans, slowest first: planes yz, xz and xy, or everything."""
+        if ndim == 2 or self.box:
+            return [tuple(range(ndim))[::-1]]
+        return [(2, 1), (2, 0), (1, 0)]
+
+    def offsets_mm(self, ndim: int, device: torch.device) -> Tensor:
+        """(channels, *size, ndim) of the pixels from the centre of the patch, x, y[, z]."""
+        steps = (torch.arange(self.size, device=device, dtype=torch.float32) - (self.size - 1) / 2) * self.pitch_mm
+        channels = []
+        for axes in self.axes(ndim):
+            offsets = torch.zeros(*[self.size] * len(axes), ndim, device=device)
+            for place, axis in enumerate(axes):
+                offsets[..., axis] = steps.reshape([-1 if i == place else 1 for i in range(len(axes))])
+            channels.append(offsets)
+        return torch.stack(channels)
+
+
+def sample_patches(volumes: Volumes, which: Tensor, centres_mm: Tensor, shape: PatchShape) -> Tensor:
+    """Patches parallel to the axes.
+
+    which: (P,) the image of each point. centres_mm: (P, ndim). Returns (P, channels, *size) intensities of 0..1.
+    """
+    centres = centres_mm / volumes.spacing_mm
+    step = shape.pitch_mm / volumes.spacing_mm
+    return torch.stack([_spanned(volumes, which, centres, axes, shape, step) for axes in shape.axes(volumes.ndim)], 1)
+
+
+def _spanned(
+    volumes: Volumes, which: Tensor, centres: Tensor, spanned: tuple[int, ...], shape: PatchShape, step: float
+) -> Tensor:
+    """(P, *size) one channel of patches around `centres` (P, ndim) voxels; axes not among `spanned` have one pixel."""
+    order = [axis for axis in range(volumes.ndim) if axis not in spanned] + list(spanned)
+    counts = [shape.size if axis in spanned else 1 for axis in order]
+    out = torch.empty(len(centres), *[shape.size] * len(spanned), device=centres.device)
+    looked_up = math.prod(count + 1 if step == 1 else 2 * count for count in counts)
+    for part in _chunks(len(centres), looked_up, centres.device):
+        address = volumes.first[which[part]].reshape(-1, *[1] * len(order))
+        blends = []
+        for place, (axis, count) in enumerate(zip(order, counts, strict=True)):
+            row = volumes.ndim - 1 - axis
+            index, low, high = _neighbours(centres[part, axis], count, step, volumes.shape[row], shape.outside)
+            form = [-1 if i == place else 1 for i in range(len(order))]
+            address = address + (index * volumes.strides[row]).reshape(len(index), *form)
+            blends.append((low.reshape(len(index), *form), high.reshape(len(index), *form)))
+        found = volumes.at(address)
+        for place, (low, high) in enumerate(blends, 1):
+            length = found.shape[place]
+            if step == 1:
+                before, after = found.narrow(place, 0, length - 1), found.narrow(place, 1, length - 1)
+            else:
+                before, after = found.unflatten(place, (-1, 2)).unbind(place + 1)
+            found = (before * low).addcmul_(after, high)
+        out[part] = found.reshape(out[part].shape)
+    return out
+
+
+def _neighbours(centre: Tensor, count: int, step: float, extent: int, outside: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Along one axis: the voxels beside `count` pixels, `step` voxels apart, around `centre` (P,), and their weights.
+
+    The index (P, n) runs through the voxels once where pixels are one voxel apart (n = count + 1), else the two of each
+    pixel follow each other (n = 2 count). Weights (P, count) of the lower and the upper voxel.
+    """
+    start = centre - (count - 1) / 2 * step
+    pixels = torch.arange(count, device=centre.device)
+    if step == 1:
+        lower = start.floor()
+        index = lower.long()[:, None] + torch.arange(count + 1, device=centre.device)
+        share = (start - lower)[:, None].expand(-1, count)
+        below, above = index[:, :-1], index[:, 1:]
+    else:
+        positions = start[:, None] + pixels * step
+        lower = positions.floor()
+        share = positions - lower
+        below = lower.long()
+        above = below + 1
+        index = torch.stack([below, above], dim=-1).flatten(1)
+    low, high = 1 - share, share
+    if outside == "zero":
+        low = low * ((below >= 0) & (below < extent))
+        high = high * ((above >= 0) & (above < extent))
+    return index.clamp(0, extent - 1), low, high
+
+
+def sample_positions(volumes: Volumes, which: Tensor, positions_mm: Tensor, *, outside: str) -> Tensor:
+    """Intensities (P, n) at any positions (P, n, ndim) in mm of the images `which` (P,)."""
+    out = torch.empty(positions_mm.shape[:-1], device=positions_mm.device)
+    for part in _chunks(len(positions_mm), 2**volumes.ndim * out.shape[1], positions_mm.device):
+        first = volumes.first[which[part], None]
+        beside = []  # per axis: address and weight of the lower and of the upper voxel
+        for axis in range(volumes.ndim):
+            extent, stride = volumes.shape[-1 - axis], volumes.strides[-1 - axis]
+            position = positions_mm[part, :, axis] / volumes.spacing_mm
+            lower = position.floor()
+            share, index = position - lower, lower.long()
+            pair = [(index, 1 - share), (index + 1, share)]
+            if outside == "zero":
+                pair = [(i, weight * ((i >= 0) & (i < extent))) for i, weight in pair]
+            beside.append([(i.clamp(0, extent - 1) * stride, weight) for i, weight in pair])
+        total = torch.zeros_like(out[part])
+        for corner in itertools.product(*beside):
+            address = first + sum(place for place, _ in corner)
+            total.addcmul_(volumes.at(address), math.prod((weight for _, weight in corner), start=total.new_ones(())))
+        out[part] = total
+    return out
+
+
+def sample_turned(
+    volumes: Volumes, which: Tensor, centres_mm: Tensor, shape: PatchShape, *, matrices: Tensor
+) -> Tensor:
+    """As `sample_patches`, the offsets of pixels turned and stretched by `matrices` (P, ndim, ndim)."""
+    offsets = shape.offsets_mm(volumes.ndim, centres_mm.device)
+    turned = torch.einsum("nj,pij->pni", offsets.reshape(-1, volumes.ndim), matrices)
+    found = sample_positions(volumes, which, centres_mm[:, None] + turned, outside=shape.outside)
+    return found.reshape(len(centres_mm), *offsets.shape[:-1])
+
+
+def _chunks(count: int, each: int, device: torch.device) -> Iterator[slice]:
+    size = max(1, CHUNK.get(device.type, CHUNK["cpu"]) // each)
+    for start in range(0, count, size):
+        yield slice(start, start + size)
+
+
+def open_volume(image: Image, task: Task, spacing_mm: float, *, device: torch.device) -> tuple[Volumes, np.ndarray]:
+    """One image as `prepare` would show it, and (ndim,) LPS mm of the centre of its first voxel.
+
+    A volume whose stored voxels are already those of the canonical grid, in any order, is not touched: voxels are
+    looked up and scaled where a patch wants them, and percentiles come from a regular sample of them.
+    """
+    with span("resample"):
+        stored = Image(np.ascontiguousarray(image.array), image.spacing_mm, image.origin_mm, image.direction)
+        grid = oriented(stored)
+        usable = grid.ndim == 3 and task.intensity.rule != "equalise" and _is_usable(stored.array)
+        same_spacing = np.allclose(grid.spacing_mm, spacing_mm, rtol=0, atol=1e-9)
+        if usable and same_spacing and np.allclose(grid.direction, np.eye(3), rtol=0, atol=1e-9):
+            low, high = _grey_range(grid.array, task.intensity)
+            if high <= low:  # one grey value becomes 0
+                low, high = high, high + 1
+            address = (grid.array.ctypes.data - stored.array.ctypes.data) // stored.array.itemsize
+            strides = tuple(stride // stored.array.itemsize for stride in grid.array.strides)
+            values = torch.from_numpy(stored.array.reshape(-1)).to(device)
+            first = torch.tensor([address], device=device)
+            shape = tuple(grid.array.shape)
+            return Volumes(values, first, shape, strides, low, high, spacing_mm), bounding_box_mm(grid)[
+                0
+            ] + spacing_mm / 2
+    prepared = prepare(image, task, spacing_mm)
+    tensor = torch.from_numpy(np.ascontiguousarray(prepared.array))[None, None].to(device)
+    return Volumes.of(tensor, spacing_mm), prepared.origin_mm
+
+
+def _is_usable(array: np.ndarray) -> bool:
+    """Whether PyTorch can look up values of this type without a copy."""
+    return array.dtype in (np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64) and array.flags.writeable
+
+
+def _grey_range(array: np.ndarray, intensity: Intensity) -> tuple[float, float]:
+    """The grey values that become 0 and 1 by the task's rule."""
+    if intensity.low is None or intensity.high is None:
+        raise ValueError(f"rule {intensity.rule} without a range")
+    if intensity.rule == "window":
+        return intensity.low, intensity.high
+    step = max(1, math.ceil((array.size / SAMPLED_VOXELS) ** (1 / array.ndim)))
+    sampled = array[(slice(None, None, step),) * array.ndim].astype(np.float32)
+    low, high = np.percentile(sampled, (intensity.low, intensity.high)).tolist()
+    return low, high
