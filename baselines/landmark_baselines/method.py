@@ -17,6 +17,7 @@ METHODS = {
     "mean_shape": "landmark_baselines.mean_shape",
     "global_to_local": "landmark_baselines.global_to_local",
     "heatmap_unet": "landmark_baselines.heatmap_unet",
+    "scn": "landmark_baselines.scn",
     "pin": "landmark_baselines.pin",
     "heatmap_coordinate": "landmark_baselines.heatmap_coordinate",
     "loc_net": "landmark_baselines.loc_net",

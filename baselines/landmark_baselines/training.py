@@ -41,7 +41,8 @@ class Schedule:
     policy: `constant`, or `one-cycle` (linear rise over the first `warm_up` share, then a cosine to 0). average: decay
     of the exponential moving average of the weights, 0 for none. validate_every: iterations; the first validation comes
     after a tenth of that, so that a mistake shows early. patience: validations without a better one before stopping,
-    0 for never.
+    0 for never. momentum: Nesterov's, in stochastic gradient descent, whose weight decay is part of the gradient; rho: of
+    AdaDelta, the decay of its averages; both 0 for AdamW.
     """
 
     iterations: int
@@ -54,6 +55,8 @@ class Schedule:
     average: float = 0.0
     validate_every: int = 1000
     patience: int = 0
+    momentum: float = 0.0
+    rho: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -152,10 +155,7 @@ def fit(
     if schedule.batch % fabric.world_size:
         raise ChallengeError(f"batch: wanted a multiple of {fabric.world_size} processes, got {schedule.batch}")
     main = fabric.global_rank == 0
-    optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-        model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
-    )
-    trained, optimizer = fabric.setup(model, optimizer)
+    trained, optimizer = fabric.setup(model, _optimizer(model, schedule))
     averaged = copy.deepcopy(model) if schedule.average > 0 else None
     best_state = _copy_state(model)
     curve: list[Point] = []
@@ -249,6 +249,17 @@ def fit(
     save(schedule.iterations)  # so that a method of several stages resumes after this one
     fabric.barrier()
     return curve
+
+
+def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    if schedule.momentum > 0:
+        return torch.optim.SGD(
+            model.parameters(), lr=rate, momentum=schedule.momentum, weight_decay=decay, nesterov=True, fused=True
+        )
+    if schedule.rho > 0:
+        return torch.optim.Adadelta(model.parameters(), lr=rate, rho=schedule.rho, weight_decay=decay)
+    return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)
 
 
 def clear_checkpoints(folder: Path) -> None:

@@ -147,6 +147,24 @@ def test_one_cycle_rises_and_falls() -> None:
         learning_rate_at(replace(SCHEDULE, policy="stairs"), 0)
 
 
+def test_momentum_is_nesterovs(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 2.0)
+    _run(
+        tmp_path,
+        model,
+        lambda model, step: 3.0 * model(torch.ones(1, 1)).float().sum(),
+        schedule=Schedule(2, 1, 0.1, momentum=0.5, weight_decay=0.2, validate_every=2),
+        validate=lambda model: float(model.weight.detach()),  # the smaller, the later
+    )
+    weight, velocity = 2.0, 0.0
+    for _ in range(2):
+        gradient = 3.0 + 0.2 * weight
+        velocity = 0.5 * velocity + gradient
+        weight -= 0.1 * (gradient + 0.5 * velocity)
+    assert float(model.weight.detach()) == pytest.approx(weight, rel=1e-6)
+
+
 def test_every_case_comes_once_per_epoch() -> None:
     seen = torch.cat([cases_at(Step(number).positions(5), 10, seed=3) for number in range(4)])
     assert sorted(seen[:10].tolist()) == list(range(10))

@@ -28,6 +28,7 @@ QUICK: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             "local_stage.schedule.batch=2",
         ),
         "heatmap_unet": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
+        "scn": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
         "pin": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
         "loc_net": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
         "heatmap_coordinate": (
