@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from landmark_challenge import files
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
-from landmark_challenge.files import refuse_existing
 from landmark_challenge.images import image_stem, read_image
 from landmark_challenge.landmarks import write_landmarks
 
@@ -52,7 +52,7 @@ def train(
     Example: landmarks train global_to_local ceph --out model --set local_stage.schedule.iterations=500
     """
     if not resume:
-        refuse_existing(output)
+        files.refuse_existing(output)
     data = Dataset(dataset)
     module = method_module(method)
     options: dict[str, object] = {}
@@ -90,6 +90,8 @@ def train(
 def predict(model: Path, images: tuple[Path, ...], output: Path, spacing_mm: str | None, device: str) -> None:
     """Localize the landmarks of IMAGES with MODEL and write the platform's points JSON for each.
 
+    A method that knows how sure it is writes the covariances beside: <image stem>.landmark-uncertainty.json.
+
     \b
     Example: landmarks predict model scan.nii.gz --out points
     Example: landmarks predict model 151.jpg --spacing-mm 0.1,0.1 --out points
@@ -107,6 +109,11 @@ def predict(model: Path, images: tuple[Path, ...], output: Path, spacing_mm: str
         image = read_image(path, dimension=localizer.task.dimension, spacing_mm=spacing)
         found = localizer.localize(image)
         target = output / f"{stem}.json"
+        beside = output / f"{stem}.{localizer.task.sockets.uncertainty.slug}.json"
+        # Covariances of an earlier method must never pass for this one's.
+        beside.unlink(missing_ok=True)
+        if found.covariance_mm2:
+            files.write_json(beside, {name: matrix.tolist() for name, matrix in found.covariance_mm2.items()})
         write_landmarks(target, found.landmarks)
         report(f"{target}: {len(found.landmarks)} landmarks in {time.monotonic() - begun:.2f} s")
 

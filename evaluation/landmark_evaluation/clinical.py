@@ -3,16 +3,22 @@
 Wang et al., "A benchmark for comparison of dental radiography analysis algorithms", Medical Image Analysis 31, 2016:
 angles in degrees, ratios, millimetres, each cut into classes. A success is a case whose class from one set of points is
 the class from the other. The face looks along +x, as in the challenge's images.
+
+The borders of the classes are those that reports on this challenge repeat, not checked against the paper itself, which
+is not openly available. Those of ODI and APDI are the norms of their authors, mean +- SD: 74.5 +- 6.07 (Kim, Angle
+Orthodontist 1974) and 81.4 +- 3.79 degrees (Kim and Vietas, American Journal of Orthodontics 1978). The public archive
+of the challenge holds points alone, no classes to compare with.
 """
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 TASK = "ceph-19"
-Points = dict[str, NDArray[np.float64]]  # landmark name -> (cases, 2) mm
+Points = Mapping[str, NDArray[np.float64]]  # landmark name -> (cases, 2) mm
 
 
 @dataclass(frozen=True)
@@ -111,21 +117,38 @@ ANALYSES: dict[str, Analysis] = {
 
 
 def measure(points_mm: NDArray[np.float64], names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """The (cases,) value of every analysis from (cases, landmarks, 3) points; NaN where a landmark is absent."""
-    points = {name: points_mm[:, column, :2] for column, name in enumerate(names)}
+    """The (cases,) value of every analysis from (cases, landmarks, 3) points; NaN where a landmark is absent, as it is
+    in every case where an own version of the task leaves it out."""
+    nowhere = np.full((len(points_mm), 2), np.nan)
+    points: Points = defaultdict(lambda: nowhere, {name: points_mm[:, k, :2] for k, name in enumerate(names)})
     with np.errstate(invalid="ignore", divide="ignore"):
         return {key: analysis.measure(points) for key, analysis in ANALYSES.items()}
 
 
-def class_agreement(
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """One analysis, (cases,) each: judged, whether the reference has a class; same, whether that is the submission's
+    too; both, whether both have a value; difference of the two in the analysis' own unit, 0 where not both."""
+
+    judged: NDArray[np.bool_]
+    same: NDArray[np.bool_]
+    both: NDArray[np.bool_]
+    difference: NDArray[np.float64]
+
+
+def agreement(
     points_mm: NDArray[np.float64], reference_mm: NDArray[np.float64], *, names: Sequence[str]
-) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Per analysis (cases,) whether the class is the reference's, and whether the reference has one."""
+) -> dict[str, Agreement]:
+    """Every analysis that the reference has a class of in some case, case by case."""
     ours, theirs = measure(points_mm, names), measure(reference_mm, names)
     found = {}
     for key, analysis in ANALYSES.items():
-        wanted = analysis.classify(theirs[key])
-        found[key] = ((analysis.classify(ours[key]) == wanted) & (wanted >= 0), wanted >= 0)
+        wanted, given = analysis.classify(theirs[key]), analysis.classify(ours[key])
+        judged = wanted >= 0
+        both = judged & (given >= 0)
+        if judged.any():
+            difference = np.where(both, np.abs(ours[key] - theirs[key]), 0.0)
+            found[key] = Agreement(judged, (given == wanted) & judged, both, difference)
     return found
 
 
@@ -137,19 +160,10 @@ def compare_classes(
     A case whose class cannot be computed from the submission's points counts as a failure. mean_absolute_difference is
     in the analysis' own unit, over the cases with both values.
     """
-    ours, theirs = measure(points_mm, names), measure(reference_mm, names)
     result: dict[str, dict[str, float | int]] = {}
-    for key, analysis in ANALYSES.items():
-        wanted, found = analysis.classify(theirs[key]), analysis.classify(ours[key])
-        judged = wanted >= 0
-        if not judged.any():
-            continue
-        row: dict[str, float | int] = {
-            "n_cases": int(judged.sum()),
-            "success_classification_rate": float(np.mean(found[judged] == wanted[judged])),
-        }
-        both = judged & (found >= 0)
-        if both.any():
-            row["mean_absolute_difference"] = float(np.mean(np.abs(ours[key] - theirs[key])[both]))
-        result[key] = row
+    for key, row in agreement(points_mm, reference_mm, names=names).items():
+        n_cases = int(row.judged.sum())
+        result[key] = {"n_cases": n_cases, "success_classification_rate": float(row.same.sum()) / n_cases}
+        if row.both.any():
+            result[key]["mean_absolute_difference"] = float(row.difference.sum() / row.both.sum())
     return result

@@ -5,19 +5,26 @@ to the hidden point, and a handful of submissions trilaterate it. Rounding alone
 dither across the rounding step. A maximum or the row of one landmark hands the distance out, and so does a median whose
 neighbours the participant pushed far away. So a protected result holds two noisy things and what follows from them:
 
-- the mean error. One point moves it by at most 1/N per millimetre (N points), so Gaussian noise of SD `A / N` hides the
-  point behind a measurement of its distance with SD `A`, whatever else the submission does.
+- the mean error, with each given point's error capped at CAP_MM. A probe far away then tells nothing of a point, one
+  within CAP_MM of it shifts the mean by at most CAP_MM / N (N points), and Gaussian noise of SD `A / N` covers that. A
+  point that was left out is charged the task's missing_error_mm as ever, so leaving one out never pays.
 - the success curve. One point moves it by at most 1/N at each of its K thresholds; noise of SD `B / N` on each.
 - median and IQR are read off the noisy curve, which costs no further information.
 
-A and B. Q submissions that measure one point's position in `dimension` directions as well as geometry allows know each
-coordinate with SD A * sqrt(dimension / Q) from the mean. A is chosen so that after Q = 200 the median distance from the
-truth in the plane is MARGIN times 5 mm: what was known before and the success curve help the participant a little. B
-makes the whole curve tell at most 1 / CURVE_BUDGET of a squared standard deviation per submission between any two
-places. What this is worth: the Bayesian attack of the tests, which knows the point to a square 20 mm wide beforehand,
-ends at a median of 6 mm from it and within 5 mm of two points in five; guessing the middle of the square gets one in
-five. Noise that is small beside the score slows such an attack and cannot end it: a limit on submissions does.
-Both fall with N: many points make small noise. The same cases in several phases add their submissions up.
+A and B. Between any two places of one point, a submission tells the mean apart by (CAP_MM / A)^2 squared standard
+deviations at most and the curve by K / B^2, whatever else it does and whatever was learned before. A and B make either
+sum to one over SUBMISSIONS: A = CAP_MM * sqrt(SUBMISSIONS), B = sqrt(K * SUBMISSIONS). (In the terms of differential
+privacy: 200 adaptive submissions are 1-zCDP with respect to one point; Bun and Steinke, TCC 2016.) Both SDs fall with
+N: many points make small noise, 0.025 mm at 150 cases of 19.
+
+What this is worth: the Bayesian attack of the tests, which knows the point to a square 20 mm wide beforehand, knows all
+of the above and chooses the most telling probe every time, comes within 5 mm of 24 in 100 points with 200 submissions,
+half of them farther than 8 mm; guessing gets 20 in 100. With 1000 submissions it is 39. What it is not worth: noise
+slows an attack and only a limit on submissions ends it; the same cases in several phases add their submissions up; a
+displacement that many points share (a head put elsewhere in the scanner) is found with as many times fewer.
+
+Two ways that fail. Noise shared by similar submissions cancels in their difference, which is what an attack looks at.
+An uncapped mean at this noise lets a far probe measure a direction, and 200 of them come within 5 mm of 45 in 100.
 
 The noise is keyed by the secret of the reference folder and the submission's points: the same submission always gets
 the same score, and repeating it teaches nothing. It is not keyed by run time, probabilities or file layout, which a
@@ -43,8 +50,7 @@ from .results import Aggregates, ErrorSummary, Noise
 
 SUBMISSIONS = 200
 RADIUS_MM = 5.0
-MARGIN = 1.9
-CURVE_BUDGET = 100
+CAP_MM = RADIUS_MM
 # Median of the distance from the centre of a standard normal in the plane, and in space.
 MEDIAN_RADIUS = {2: 1.17741, 3: 1.53817}
 BEYOND_LAST = (2.0, 4.0)
@@ -52,7 +58,8 @@ BEYOND_LAST = (2.0, 4.0)
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """SDs of the noise: of the mean in mm, of each success rate; and how many submissions locating a point takes."""
+    """SDs of the noise: of the mean in mm, of each success rate; and how many submissions locating a point takes at
+    least."""
 
     mean_mm: float
     rate: float
@@ -64,13 +71,13 @@ def noise_level(n_points: int, *, dimension: int, n_thresholds: int) -> NoiseLev
 
     >>> level = noise_level(2850, dimension=2, n_thresholds=12)
     >>> round(level.mean_mm, 3), round(level.rate, 4), level.locate_submissions
-    (0.028, 0.0122, 722)
+    (0.025, 0.0172, 555)
     """
-    # Two coordinates are easier to find than three, so the plane sets the level for both.
-    distance_sd_mm = MARGIN * RADIUS_MM / MEDIAN_RADIUS[2] * sqrt(SUBMISSIONS / 2)
+    distance_sd_mm = CAP_MM * sqrt(SUBMISSIONS)
     return NoiseLevel(
         mean_mm=distance_sd_mm / n_points,
-        rate=sqrt(CURVE_BUDGET * n_thresholds) / n_points,
+        rate=sqrt(SUBMISSIONS * n_thresholds) / n_points,
+        # Distances measured from all sides, each probe close enough to tell: what geometry allows at best.
         locate_submissions=ceil(dimension * (distance_sd_mm * MEDIAN_RADIUS[dimension] / RADIUS_MM) ** 2),
     )
 
@@ -83,7 +90,7 @@ def curve_thresholds_mm(task: Task) -> list[float]:
 
 
 def protect(scores: Scores, submission: Submission, reference: Reference, *, runtimes: dict[str, Any]) -> Aggregates:
-    """The aggregates that a protected reference gives away; errors are capped at the task's missing_error_mm."""
+    """The aggregates that a protected reference gives away (see the module's text)."""
     task = reference.task
     if reference.secret is None:
         raise ValueError("protected scores need the secret of the reference folder")
@@ -92,7 +99,8 @@ def protect(scores: Scores, submission: Submission, reference: Reference, *, run
     level = noise_level(errors.size, dimension=task.dimension, n_thresholds=len(thresholds))
     key = bytes.fromhex(reference.secret)
     content = content_digest(submission, reference)
-    mean = float(errors.mean()) + level.mean_mm * _normal(key, content, "mean")
+    capped = np.where(scores.missing, scores.error_mm, np.minimum(scores.error_mm, CAP_MM))[scores.scored]
+    mean = float(capped.mean()) + level.mean_mm * _normal(key, content, "mean")
     rates = [float(np.mean(success(errors, threshold, tie=task.success_tie))) for threshold in thresholds]
     noisy = [rate + level.rate * _normal(key, content, f"rate {k}") for k, rate in enumerate(rates)]
     curve = _as_distribution(np.array(noisy))
@@ -113,6 +121,7 @@ def protect(scores: Scores, submission: Submission, reference: Reference, *, run
         noise=Noise(
             mre_mm_sd=level.mean_mm,
             sdr_sd=level.rate,
+            error_cap_mm=CAP_MM,
             locate_radius_mm=RADIUS_MM,
             locate_submissions=level.locate_submissions,
         ),

@@ -1,6 +1,7 @@
 """Evaluated submissions read back from result folders, so that they can be compared or scored again."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from landmark_challenge import files
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.task import Task, parse_task
 
+from .answers import shown
 from .pairing import Submission, read_submission
 from .references import Reference
 from .results import DETAILS, Metrics, read_metrics
@@ -74,29 +76,36 @@ def rescore(folders: Sequence[Path], reference: Reference) -> list[Entry]:
 
 
 def submission_from_details(path: Path, reference: Reference) -> Submission:
-    """The submitted points that a details.json holds, paired with `reference`. Raises ChallengeError."""
+    """What was submitted, as a details.json holds it, paired with `reference`. Raises ChallengeError."""
     value = _read_details(path)
     names = reference.task.names
     shape = (len(reference.cases), len(names))
-    points, chance = np.full((*shape, 3), np.nan), np.zeros(shape)
-    runtime_s = np.full(shape[0], np.nan)
     rows = {entry["case"]: entry for entry in value["cases"]}
-    for row, case in enumerate(reference.cases):
-        if case.name not in rows:
-            raise ChallengeError(f"{path}: wanted case '{case.name}', it is not there")
-        runtime_s[row] = rows[case.name].get("runtime_s", np.nan)
-        for point in rows[case.name]["points"]:
-            if point["name"] not in names:
-                raise ChallengeError(f"{path}: wanted landmarks of {reference.task.name}, got '{point['name'][:60]}'")
-            column = names.index(point["name"])
-            points[row, column] = point.get("predicted_mm", (np.nan, np.nan, np.nan))
-            chance[row, column] = point["probability"]
+    lost = next((case.name for case in reference.cases if case.name not in rows), None)
+    if lost is not None:
+        raise ChallengeError(f"{path}: wanted case '{lost}', it is not there")
+    unknown = next((name for name in value["landmarks"] if name not in names), None)
+    if unknown is not None:
+        raise ChallengeError(f"{path}: wanted landmarks of {reference.task.name}, got {shown(unknown)}")
+    points, covariance = np.full((*shape, 3), np.nan), np.full((*shape, 3, 3), np.nan)
+    chance, cold_s, warm_s = np.zeros(shape), np.full(shape[0], np.nan), np.full(shape[0], np.nan)
+    with _refused(path):
+        for row, case in enumerate(reference.cases):
+            entry = rows[case.name]
+            # Results of earlier versions do not tell cold from warm: what they measured stands as cold.
+            cold_s[row] = entry.get("cold_s", np.nan if "warm_s" in entry else entry.get("runtime_s", np.nan))
+            warm_s[row] = entry.get("warm_s", np.nan)
+            for point in entry["points"]:
+                column = names.index(point["name"])
+                points[row, column] = _numbers(point.get("predicted_mm"), (3,))
+                covariance[row, column] = _numbers(point.get("covariance_mm2"), (3, 3))
+                chance[row, column] = point["probability"]
     return Submission(
         points_mm=points,
         probability=chance,
-        covariance_mm2=np.full((*shape, 3, 3), np.nan),
-        cold_s=runtime_s,
-        warm_s=np.full(shape[0], np.nan),
+        covariance_mm2=covariance,
+        cold_s=cold_s,
+        warm_s=warm_s,
         beyond=len(rows) - shape[0],
     )
 
@@ -110,21 +119,37 @@ def _load(folder: Path) -> Entry:
     task = parse_task(value.get("task_spec"), source=str(path))
     landmarks = tuple(value["landmarks"])
     errors = np.full((len(value["cases"]), len(landmarks)), np.nan)
-    for row, case in enumerate(value["cases"]):
-        for column, point in enumerate(case["points"]):
-            errors[row, column] = point.get("error_mm", np.nan)
+    with _refused(path):
+        for row, case in enumerate(value["cases"]):
+            for column, point in enumerate(case["points"]):
+                errors[row, column] = point.get("error_mm", np.nan)
     return Entry(_name(folder), metrics, task, tuple(case["case"] for case in value["cases"]), landmarks, errors)
 
 
 def _read_details(path: Path) -> dict[str, Any]:
     value = files.read_json(path, max_bytes=MAX_DETAILS_BYTES)
-    try:
+    with _refused(path):
         for case in value["cases"]:
             if [point["name"] for point in case["points"]] != value["landmarks"] or not isinstance(case["case"], str):
                 raise KeyError
-    except (KeyError, TypeError):
-        raise ChallengeError(f"{path}: wanted the details of an evaluation, got something else") from None
     return value
+
+
+def _numbers(value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Numbers of that shape, NaN where there is no value; ValueError for others."""
+    numbers = np.full(shape, np.nan) if value is None else np.array(value, np.float64)
+    if numbers.shape != shape:
+        raise ValueError
+    return numbers
+
+
+@contextlib.contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Whatever part of a details.json is not what `landmarks evaluate` writes is one clear line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise ChallengeError(f"{path}: wanted the details of an evaluation, got something else") from None
 
 
 def _name(folder: Path) -> str:

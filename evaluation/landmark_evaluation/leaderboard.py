@@ -56,7 +56,10 @@ def make_leaderboard(
             raise ChallengeError("compare: rule 'significance' needs errors per case, and protected results have none")
         ranks = ranking.combine_ranks(_column_ranks(values, rule.columns), rule=rule.rule)
         return Leaderboard(
-            rule, _rows(entries, ranks, values, None, order=np.argsort(ranks, kind="stable")), None, None
+            rule,
+            _rows(entries, ranks, values, None, columns=rule.columns, order=np.argsort(ranks, kind="stable")),
+            None,
+            None,
         )
     found = [
         resample(errors, task.success_thresholds_mm, tie=task.success_tie, resamples=resamples, seed=seed)
@@ -80,7 +83,7 @@ def make_leaderboard(
     moved = tuple(sorted((_moved(pair, place) for pair in pairs), key=lambda pair: (pair.first, pair.second)))
     return Leaderboard(
         rule,
-        _rows(entries, ranks, values, redrawn, order=order),
+        _rows(entries, ranks, values, redrawn, columns=rule.columns, order=order),
         moved,
         ranking.stability(ranks[order], resampled_ranks[:, order]),
     )
@@ -142,17 +145,28 @@ def _rows(
     values: NDArray[np.float64],
     redrawn: Sequence[NDArray[np.float64]] | None,
     *,
+    columns: Sequence[RankingColumn],
     order: NDArray[np.int64],
 ) -> tuple[Row, ...]:
     rows = []
     for index in order.tolist():
         spans = [None] * len(values) if redrawn is None else [_span(column[:, index]) for column in redrawn]
+        # What is not redrawn here, such as run time, has its interval in the submission's own result.
+        spans = [span or _stated(entries[index], each) for span, each in zip(spans, columns, strict=True)]
         rows.append(Row(int(ranks[index]), entries[index], tuple(values[:, index].tolist()), tuple(spans)))
     return tuple(rows)
 
 
 def _span(values: NDArray[np.float64]) -> Interval | None:
     return interval(values) if np.ptp(values) > 0 else None
+
+
+def _stated(entry: Entry, column: RankingColumn) -> Interval | None:
+    """The interval that a result states for the number at the column's path."""
+    value: Any = entry.metrics.to_json()["aggregates"].get("confidence")
+    for key in column.path.split(".")[1:]:
+        value = value.get(key) if isinstance(value, dict) else None
+    return (value[0], value[1]) if isinstance(value, list) else None
 
 
 def _case_means(error_mm: NDArray[np.float64]) -> NDArray[np.float64]:

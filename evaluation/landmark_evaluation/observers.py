@@ -21,12 +21,7 @@ def score_observers(reference: Reference) -> list[dict[str, Any]]:
     """One row per observer: against whom, over how many cases and points, mean, SD, median, success rates."""
     task = reference.task
     rows = []
-    for observer in reference.observers:
-        if observer in (reference.observer, _sole_author(reference), CONSENSUS):
-            continue  # scored against their own points they would be perfect, and a consensus is nobody
-        against, errors = observer_errors(observer, reference)
-        if not np.isfinite(errors).any():
-            continue
+    for observer, against, errors in scored_errors(reference):
         rows.append(
             {
                 "observer": observer,
@@ -39,6 +34,18 @@ def score_observers(reference: Reference) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def scored_errors(reference: Reference) -> list[tuple[str, str, NDArray[np.float64]]]:
+    """Who is scored, against whom, and the (cases, landmarks) errors, for every observer with a point to score."""
+    found = []
+    for observer in reference.observers:
+        if observer in (reference.observer, _sole_author(reference), CONSENSUS):
+            continue  # scored against their own points they would be perfect, and a consensus is nobody
+        against, errors = observer_errors(observer, reference)
+        if np.isfinite(errors).any():
+            found.append((observer, against, errors))
+    return found
 
 
 def score_pairs(reference: Reference) -> list[dict[str, Any]]:
@@ -70,7 +77,7 @@ def bland_altman(
 
     Over all assessed landmarks that both gave. Bland and Altman, Lancet 1986.
     """
-    difference = np.where(reference.assessed[..., None], points_mm - other_mm, np.nan)
+    difference = differences_mm(points_mm, other_mm, reference)
     result = {}
     for axis in range(reference.task.dimension):
         values = difference[..., axis][np.isfinite(difference[..., axis])]
@@ -79,6 +86,14 @@ def bland_altman(
             reach = LIMITS_OF_AGREEMENT * sd
             result[AXES[axis]] = {"bias_mm": bias, "sd_mm": sd, "low_mm": bias - reach, "high_mm": bias + reach}
     return result
+
+
+def differences_mm(
+    points_mm: NDArray[np.float64], other_mm: NDArray[np.float64], reference: Reference
+) -> NDArray[np.float64]:
+    """(cases, landmarks, dimension) `points - other`, NaN where one is not given or nobody assessed the landmark."""
+    difference = np.where(reference.assessed[..., None], points_mm - other_mm, np.nan)
+    return difference[..., : reference.task.dimension]
 
 
 def observer_errors(observer: str, reference: Reference) -> tuple[str, NDArray[np.float64]]:

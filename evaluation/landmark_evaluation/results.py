@@ -2,27 +2,20 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from landmark_challenge import files
 from landmark_challenge.errors import ChallengeError
 
+from .confidence import Confidence, Count, Finite, Key, LandmarkConfidence, PairConfidence, Result, Share
+
 METRICS = "metrics.json"
 DETAILS = "details.json"
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
-Interval95 = tuple[Finite, Finite]
-Key = Annotated[str, Field(pattern=r"^[^.]+$")]
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Protocol(_Result):
+class Protocol(Result):
     """What a number means: without it two results cannot be compared.
 
     left_out: a rater who is part of the declared mean and is scored against the others (`reference`) instead.
@@ -40,7 +33,7 @@ class Protocol(_Result):
     disclosure: str
 
 
-class ErrorSummary(_Result):
+class ErrorSummary(Result):
     """Radial errors in mm; sd with n - 1, absent for a single point. `protected` gives mean, median and IQR alone."""
 
     mean: Finite
@@ -54,7 +47,7 @@ class ErrorSummary(_Result):
     max: Finite | None = None
 
 
-class LandmarkResult(_Result):
+class LandmarkResult(Result):
     """One landmark over all cases."""
 
     mre_mm: ErrorSummary
@@ -63,7 +56,7 @@ class LandmarkResult(_Result):
     n_false_alarms: Count = 0
 
 
-class Runtime(_Result):
+class Runtime(Result):
     """Seconds per case, over the cases that were timed."""
 
     mean: Finite
@@ -72,33 +65,18 @@ class Runtime(_Result):
     max: Finite
 
 
-class LandmarkConfidence(_Result):
-    """95 % intervals of error statistics and success rates: of one landmark, one observer or one subgroup."""
-
-    mre_mm: dict[Key, Interval95]
-    sdr: dict[Key, Interval95]
-
-
-class Confidence(LandmarkConfidence):
-    """95 % intervals by bootstrap over cases; the path mirrors the one of the figure itself."""
-
-    landmarks: dict[Key, LandmarkConfidence]
-    success_curve_area: Interval95 | None = None
-    presence: dict[Key, Interval95] | None = None
-    clinical: dict[Key, Interval95] | None = None
-    runtime_s: dict[Key, Interval95] | None = None
-
-
-class Noise(_Result):
-    """What `protected` scores carry: the SD of the noise, and how many submissions finding one point takes."""
+class Noise(Result):
+    """What `protected` scores carry: the SD of the noise, where errors are capped in the mean, and how many submissions
+    finding one point takes at least."""
 
     mre_mm_sd: Finite
     sdr_sd: Finite
+    error_cap_mm: Finite
     locate_radius_mm: Finite
     locate_submissions: Count
 
 
-class Presence(_Result):
+class Presence(Result):
     """Is the landmark there: outcomes over assessed landmarks; roc_area of `probability` where both kinds occur."""
 
     n_present: Count
@@ -111,7 +89,7 @@ class Presence(_Result):
     roc_area: Share | None = None
 
 
-class Agreement(_Result):
+class Agreement(Result):
     """Bland-Altman along one axis, in mm: mean difference, its SD, 95 % limits of agreement."""
 
     bias_mm: Finite
@@ -120,7 +98,7 @@ class Agreement(_Result):
     high_mm: Finite
 
 
-class ObserverResult(_Result):
+class ObserverResult(Result):
     """One observer scored like a submission; landmark_mean_mm in the task's order."""
 
     observer: str
@@ -133,7 +111,7 @@ class ObserverResult(_Result):
     confidence: LandmarkConfidence | None = None
 
 
-class ObserverPair(_Result):
+class ObserverPair(Result):
     """Two observers on the cases that both marked: `intra` is one person marking twice, `inter` are two."""
 
     observers: tuple[str, str]
@@ -143,9 +121,10 @@ class ObserverPair(_Result):
     mre_mm: ErrorSummary
     landmark_mean_mm: list[Finite | None]
     agreement: dict[Key, Agreement]
+    confidence: PairConfidence | None = None
 
 
-class Observers(_Result):
+class Observers(Result):
     """mean_mm: mean error of the observers, the noise ceiling, and by landmark; relative_error: this submission's mean
     divided by it."""
 
@@ -156,14 +135,14 @@ class Observers(_Result):
     relative_error: Finite | None = None
 
 
-class Correlation(_Result):
+class Correlation(Result):
     """Correlation coefficient and p-value."""
 
     r: Finite
     p: Finite
 
 
-class Uncertainty(_Result):
+class Uncertainty(Result):
     """Does the submission know how wrong it is? coverage: nominal level in % -> share of errors inside."""
 
     n_points: Count
@@ -175,7 +154,7 @@ class Uncertainty(_Result):
     sparsification_error: Finite | None = None
 
 
-class ClinicalResult(_Result):
+class ClinicalResult(Result):
     """One clinical analysis: how often the class is the reference's."""
 
     n_cases: Count
@@ -183,7 +162,7 @@ class ClinicalResult(_Result):
     mean_absolute_difference: Finite | None = None
 
 
-class Subgroup(_Result):
+class Subgroup(Result):
     """The cases with one value in one column of cases.csv."""
 
     column: str
@@ -196,7 +175,7 @@ class Subgroup(_Result):
     confidence: LandmarkConfidence | None = None
 
 
-class Aggregates(_Result):
+class Aggregates(Result):
     """The scores. `confidence` mirrors the rest: the 95 % interval of mre_mm.mean is confidence.mre_mm.mean."""
 
     mre_mm: ErrorSummary
@@ -219,7 +198,7 @@ class Aggregates(_Result):
     subgroups: list[Subgroup] | None = None
 
 
-class Metrics(_Result):
+class Metrics(Result):
     """metrics.json."""
 
     task: str

@@ -10,14 +10,13 @@ from landmark_challenge.errors import ChallengeError
 from landmark_challenge.task import threshold_key
 
 from . import disclosure, metrics, statistics
+from .confidence import Confidence, LandmarkConfidence
 from .intervals import further_intervals
 from .pairing import Submission
 from .references import Reference
 from .results import (
     Aggregates,
-    Confidence,
     ErrorSummary,
-    LandmarkConfidence,
     LandmarkResult,
     Metrics,
     Protocol,

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from landmark_challenge.task import threshold_key
 
 from . import clinical, metrics, observers, presence, uncertainty
-from .intervals import error_intervals
+from .intervals import agreement_intervals, error_intervals
 from .metrics import Scores
 from .pairing import Submission
 from .references import Reference
+from .statistics import summary_intervals
 
 MAX_SUBGROUPS = 50
 
@@ -29,16 +30,12 @@ def further_sections(
         "observers": _observers(scores, reference, resamples=resamples, seed=seed),
         "subgroups": subgroups(scores, reference, resamples=resamples, seed=seed) or None,
     }
-    points = uncertainty.uncertain_points(
-        scores.error_mm,
-        submission.points_mm - reference.points_mm,
-        submission.covariance_mm2,
-        dimension=task.dimension,
-    )
+    points = uncertainty.uncertain_points_of(scores, submission, reference)
     if points is not None:
         found["uncertainty"] = uncertainty.summarise_uncertainty(points)
     if task.name == clinical.TASK:
-        found["clinical"] = clinical.compare_classes(submission.points_mm, reference.points_mm, names=task.names)
+        classes = clinical.compare_classes(submission.points_mm, reference.points_mm, names=task.names)
+        found["clinical"] = classes or None
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -76,7 +73,7 @@ def _observers(scores: Scores, reference: Reference, *, resamples: int, seed: in
             {**row, "sdr": dict(zip(keys, row["sdr"], strict=True)), "confidence": span}
             for row, span in zip(rows, spans, strict=True)
         ],
-        "pairs": observers.score_pairs(reference),
+        "pairs": _pairs(reference, resamples=resamples, seed=seed),
     }
     weights = np.array([row["n_points"] for row in rows])
     ceiling = float(np.average([row["mre_mm"]["mean"] for row in rows], weights=weights))
@@ -87,6 +84,20 @@ def _observers(scores: Scores, reference: Reference, *, resamples: int, seed: in
     if ceiling > 0:
         found["relative_error"] = float(np.nanmean(scores.error_mm)) / ceiling
     return found
+
+
+def _pairs(reference: Reference, *, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Every pair of observers with its intervals."""
+    rows = observers.score_pairs(reference)
+    points = [[reference.observer_mm(name) for name in row["observers"]] for row in rows]
+    errors = [observers.distances_mm(a, b, reference) for a, b in points]
+    apart = [observers.differences_mm(a, b, reference) for a, b in points]
+    of_errors = summary_intervals(errors, resamples=resamples, seed=seed)
+    of_agreement = agreement_intervals(apart, resamples=resamples, seed=seed)
+    return [
+        {**row, "confidence": {"mre_mm": distances, "agreement": limits}}
+        for row, distances, limits in zip(rows, of_errors, of_agreement, strict=True)
+    ]
 
 
 def subgroups(scores: Scores, reference: Reference, *, resamples: int, seed: int) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .metrics import QUANTILES, success
+from .sorted_points import SortedPoints
 
 DEFAULT_RESAMPLES = 2000
 DEFAULT_SEED = 20150416
@@ -76,7 +77,7 @@ def resample(
         axis=1,
         dtype=np.float64,
     )
-    pooled = _SortedPoints.of(error_mm, blocks=BLOCKS)
+    pooled = SortedPoints.of(error_mm, blocks=BLOCKS)
     sums: list[NDArray[np.float64]] = []
     quantiles: list[NDArray[np.float64]] = []
     for draws in draw_cases(n_cases, resamples=resamples, seed=seed):
@@ -109,21 +110,34 @@ def _summaries(
 
 def landmark_intervals(error_mm: NDArray[np.float64], *, resamples: int, seed: int) -> list[dict[str, Interval]]:
     """The intervals of every landmark's own mean, SD, quantiles and RMS, on the draws of `resample`."""
-    n_landmarks = error_mm.shape[1]
-    scored = np.isfinite(error_mm)
-    errors = np.where(scored, error_mm, 0.0)
-    columns = np.concatenate([scored, errors, errors**2], axis=1, dtype=np.float64)
-    points = [_SortedPoints.of(error_mm[:, [k]], blocks=LANDMARK_BLOCKS) for k in range(n_landmarks)]
+    columns = [error_mm[:, [k]] for k in range(error_mm.shape[1])]
+    return summary_intervals(columns, resamples=resamples, seed=seed)
+
+
+def summary_intervals(
+    sets: Sequence[NDArray[np.float64]], *, resamples: int = DEFAULT_RESAMPLES, seed: int = DEFAULT_SEED
+) -> list[dict[str, Interval]]:
+    """For each (cases, any) set of values, NaN where there is none, the intervals of its mean, SD, quantiles and RMS.
+
+    Empty where a set holds no value. The same cases are drawn as in `resample`.
+    """
+    if not sets:
+        return []
+    scored = [np.isfinite(values) for values in sets]
+    filled = [np.where(there, values, 0.0) for there, values in zip(scored, sets, strict=True)]
+    parts = (scored, filled, [values**2 for values in filled])
+    columns = np.stack([each.sum(axis=1) for part in parts for each in part], axis=1, dtype=np.float64)
+    points = [SortedPoints.of(values, blocks=LANDMARK_BLOCKS) for values in sets]
     sums, quantiles = [], []
-    for draws in draw_cases(len(error_mm), resamples=resamples, seed=seed):
+    for draws in draw_cases(len(columns), resamples=resamples, seed=seed):
         sums.append(draws @ columns)
         shares = list(QUANTILES.values())
         quantiles.append(np.stack([each.quantiles(draws, shares) for each in points], axis=1))
     n, s1, s2 = np.split(np.concatenate(sums), 3, axis=1)
-    by_landmark = np.concatenate(quantiles)
+    by_set = np.concatenate(quantiles)
     found = []
-    for k in range(n_landmarks):
-        by_name = dict(zip(QUANTILES, by_landmark[:, k].T, strict=True))
+    for k in range(len(sets)):
+        by_name = dict(zip(QUANTILES, by_set[:, k].T, strict=True))
         spans = {key: interval(each) for key, each in _summaries(n[:, k], s1[:, k], s2[:, k], by_name).items()}
         found.append({key: span for key, span in spans.items() if span is not None})
     return found
@@ -167,23 +181,12 @@ def interval(values: NDArray[np.float64]) -> Interval | None:
     return low, high
 
 
-def ratio_intervals(
-    numerators: NDArray[np.float64],
-    denominators: NDArray[np.float64],
-    *,
-    resamples: int = DEFAULT_RESAMPLES,
-    seed: int = DEFAULT_SEED,
-) -> list[Interval | None]:
-    """Intervals of sums of numerators over sums of denominators, both (cases, ratios): means and rates of any kind.
-
-    None where no resample has a denominator. The same cases are drawn as in `resample`.
-    """
-    width = numerators.shape[1]
-    columns = np.concatenate([numerators, denominators], axis=1, dtype=np.float64)
-    sums = np.concatenate([draws @ columns for draws in draw_cases(len(columns), resamples=resamples, seed=seed)])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = sums[:, :width] / sums[:, width:]
-    return [interval(ratios[:, k]) for k in range(width)]
+def resampled_sums(
+    columns: NDArray[np.float64], *, resamples: int = DEFAULT_RESAMPLES, seed: int = DEFAULT_SEED
+) -> NDArray[np.float64]:
+    """(resamples, width) sums of (cases, width) columns over the cases of every resample, drawn as in `resample`."""
+    drawn = draw_cases(len(columns), resamples=resamples, seed=seed)
+    return np.concatenate([draws @ columns for draws in drawn])
 
 
 def draw_cases(n_cases: int, *, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
@@ -195,62 +198,3 @@ def draw_cases(n_cases: int, *, resamples: int, seed: int) -> Iterator[NDArray[n
         drawn = generator.integers(0, n_cases, size=(size, n_cases), dtype=np.int32).astype(np.int64)
         drawn += np.arange(size)[:, None] * n_cases
         yield np.bincount(drawn.ravel(), minlength=size * n_cases).reshape(size, n_cases).astype(np.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class _SortedPoints:
-    """All scored errors in order, cut into equal blocks, with the number of points per case and block."""
-
-    errors_mm: NDArray[np.float64]
-    case: NDArray[np.int64]
-    block_length: int
-    per_block: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, error_mm: NDArray[np.float64], *, blocks: int) -> "_SortedPoints":
-        case, landmark = np.nonzero(np.isfinite(error_mm))
-        errors = error_mm[case, landmark]
-        order = np.argsort(errors, kind="stable")
-        errors, case = errors[order], case[order]
-        length = max(1, -(-errors.size // blocks))
-        blocks = max(1, -(-errors.size // length))
-        cell = case * blocks + np.arange(errors.size) // length
-        per_block = np.bincount(cell, minlength=error_mm.shape[0] * blocks).reshape(-1, blocks).astype(np.float64)
-        return cls(errors, case, length, per_block)
-
-    def quantiles(self, draws: NDArray[np.float64], shares: Sequence[float]) -> NDArray[np.float64]:
-        """(chunk, shares) linearly interpolated quantiles of every resample's pooled errors; NaN for an empty one."""
-        if not self.errors_mm.size:
-            return np.full((len(draws), len(shares)), np.nan)
-        cumulative = np.cumsum(draws @ self.per_block, axis=1)
-        position = np.asarray(shares)[None, :] * (cumulative[:, -1:] - 1)
-        lower = np.floor(position)
-        result = np.full(position.shape, np.nan)
-        filled = cumulative[:, -1] > 0
-        for column in range(position.shape[1]):
-            low, high = self._order_statistics(draws, cumulative, lower[:, column])
-            result[:, column] = low + (position[:, column] - lower[:, column]) * (high - low)
-        result[~filled] = np.nan
-        return result
-
-    def _order_statistics(
-        self, draws: NDArray[np.float64], cumulative: NDArray[np.float64], rank: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The errors at `rank` (from 0) and at the rank after it, or at the last one."""
-        rows = np.arange(len(draws))
-        block = np.minimum((cumulative <= rank[:, None]).sum(axis=1), cumulative.shape[1] - 1)
-        before = np.where(block > 0, cumulative[rows, block - 1], 0.0)
-        index = block[:, None] * self.block_length + np.arange(self.block_length)
-        inside = index < self.errors_mm.size
-        index = np.minimum(index, self.errors_mm.size - 1)
-        weight = draws[rows[:, None], self.case[index]] * inside
-        reached = np.cumsum(weight, axis=1) + before[:, None]
-        within = np.minimum((reached <= rank[:, None]).sum(axis=1), self.block_length - 1)
-        at = index[rows, within]
-        # The next rank is the same point where it was drawn again, else the next point that was drawn at all.
-        after = at.copy()
-        ahead = np.flatnonzero((reached[rows, within] <= rank + 1) & (rank + 1 < cumulative[:, -1]))
-        while ahead.size:
-            after[ahead] += 1
-            ahead = ahead[draws[ahead, self.case[after[ahead]]] == 0]
-        return self.errors_mm[at], self.errors_mm[after]

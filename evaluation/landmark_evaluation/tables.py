@@ -38,12 +38,11 @@ def threshold_text(key: str) -> str:
 
 def noise_line(noise: Noise) -> str:
     """What must stand beside protected scores."""
-    submissions = (
-        f"finding one point within {noise.locate_radius_mm:g} mm takes about {noise.locate_submissions} of them"
-    )
     return (
         f"the references are protected: scores carry noise of SD {noise.mre_mm_sd:.3f} mm (mean) and "
-        f"{100 * noise.sdr_sd:.2f} % (success rates); {submissions}"
+        f"{100 * noise.sdr_sd:.2f} % (success rates), and in the mean the error of a given point counts as "
+        f"{noise.error_cap_mm:g} mm at most; finding one point within {noise.locate_radius_mm:g} mm takes more than "
+        f"{noise.locate_submissions} submissions"
     )
 
 

@@ -10,6 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .metrics import Scores
+from .ordered import kept_means, ordered_interval, spearman_figure
+from .pairing import Submission
+from .references import Reference
+from .statistics import interval, resampled_sums, summary_intervals
+
 LEVELS = (0.50, 0.68, 0.90, 0.95)
 ELLIPSOID_LEVEL = 0.90
 REMOVED = np.arange(0, 100, 5) / 100
@@ -20,11 +26,13 @@ EXACT_MM2 = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class UncertainPoints:
-    """Points with a covariance: error_mm (n,), offset_mm (n, dimension), covariance_mm2 (n, dimension, dimension)."""
+    """Points with a covariance: error_mm (n,), offset_mm (n, dimension), covariance_mm2 (n, dimension, dimension), and
+    case (n,), the row of the case that each belongs to, rising."""
 
     error_mm: NDArray[np.float64]
     offset_mm: NDArray[np.float64]
     covariance_mm2: NDArray[np.float64]
+    case: NDArray[np.int64]
 
     @property
     def spread_mm(self) -> NDArray[np.float64]:
@@ -59,7 +67,20 @@ def uncertain_points(
     if chosen.sum() < MIN_POINTS:
         return None
     return UncertainPoints(
-        error_mm[chosen], offset_mm[chosen][:, :dimension], covariance_mm2[chosen][:, :dimension, :dimension]
+        error_mm[chosen],
+        offset_mm[chosen][:, :dimension],
+        covariance_mm2[chosen][:, :dimension, :dimension],
+        np.nonzero(chosen)[0],
+    )
+
+
+def uncertain_points_of(scores: Scores, submission: Submission, reference: Reference) -> UncertainPoints | None:
+    """The points of a scored submission that carry a covariance; None where fewer than ten do."""
+    return uncertain_points(
+        scores.error_mm,
+        submission.points_mm - reference.points_mm,
+        submission.covariance_mm2,
+        dimension=reference.task.dimension,
     )
 
 
@@ -90,6 +111,56 @@ def summarise_uncertainty(points: UncertainPoints) -> dict[str, Any]:
     if error.mean() > 0:
         result["sparsification_error"] = float(np.trapezoid(left - ideal, REMOVED) / error.mean())
     return result
+
+
+def uncertainty_intervals(points: UncertainPoints, *, n_cases: int, resamples: int, seed: int) -> dict[str, Any]:
+    """The 95 % intervals of what `summarise_uncertainty` finds, but for p-values and the count; nested alike."""
+    from scipy import stats
+
+    draw = {"resamples": resamples, "seed": seed}
+    spread, error, dimension = points.spread_mm, points.error_mm, points.offset_mm.shape[1]
+    squared = points.mahalanobis_squared
+    inside = [squared <= stats.chi2.ppf(level, dimension) for level in LEVELS]
+    x, y = spread - spread.mean(), error - error.mean()
+    parts = [np.ones_like(x), x, y, x**2, y**2, x * y, *inside]
+    sums = [np.bincount(points.case, part, minlength=n_cases) for part in parts]
+    columns = np.stack(sums, axis=1, dtype=np.float64)
+    n, sx, sy, sxx, syy, sxy, *hits = resampled_sums(columns, **draw).T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pearson = (sxy - sx * sy / n) / np.sqrt((sxx - sx**2 / n) * (syy - sy**2 / n))
+        coverage = {f"{round(100 * level)}": interval(hit / n) for level, hit in zip(LEVELS, hits, strict=True)}
+    size = ellipsoid_size(points.covariance_mm2, float(stats.chi2.ppf(ELLIPSOID_LEVEL, dimension)))
+    sizes = summary_intervals([_by_case(size, points.case, n_cases)], **draw)[0]
+    result: dict[str, Any] = {"coverage": coverage, "ellipsoid_90_mm3" if dimension == 3 else "ellipsoid_90_mm2": {
+        key: sizes[key] for key in ("mean", "median")
+    }}  # fmt: skip
+    if np.ptp(spread) > 0 and np.ptp(error) > 0:
+        ranked = ordered_interval(spearman_figure(spread, error), points.case, n_cases=n_cases, **draw)
+        spans = {"pearson": interval(pearson), "spearman": ranked}
+        result |= {name: {"r": span} for name, span in spans.items() if span is not None}
+    if error.mean() > 0:
+        result["sparsification_error"] = _sparsification_interval(points, n_cases=n_cases, **draw)
+    return result
+
+
+def _by_case(values: NDArray[np.float64], case: NDArray[np.int64], n_cases: int) -> NDArray[np.float64]:
+    """(cases, most points of a case) the values laid out by case, NaN where a case has fewer."""
+    counts = np.bincount(case, minlength=n_cases)
+    place = np.arange(case.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = np.full((n_cases, int(counts.max())), np.nan)
+    table[case, place] = values
+    return table
+
+
+def _sparsification_interval(points: UncertainPoints, *, n_cases: int, resamples: int, seed: int) -> Any:
+    orders = [np.argsort(key, kind="stable") for key in (points.spread_mm, points.error_mm)]
+
+    def area(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        left, ideal = (kept_means(weights[:, order], points.error_mm[order], REMOVED) for order in orders)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.trapezoid(left - ideal, REMOVED, axis=1) / left[:, 0]
+
+    return ordered_interval(area, points.case, n_cases=n_cases, resamples=resamples, seed=seed)
 
 
 def ellipsoid_size(covariance_mm2: NDArray[np.float64], chi_squared: float) -> NDArray[np.float64]:

@@ -3,8 +3,11 @@ import math
 import numpy as np
 import pytest
 
-from landmark_challenge.task import load_task
+from landmark_challenge.task import load_task, parse_task
 from landmark_evaluation.clinical import ANALYSES, compare_classes, measure
+from landmark_evaluation.pairing import read_submission
+from landmark_evaluation.references import open_reference
+from landmark_evaluation.scoring import evaluate_submission
 
 NAMES = load_task("ceph-19").names
 
@@ -33,6 +36,22 @@ def test_angles_at_the_nasion_follow_the_law_of_cosines():
     assert found["sna"][0] == pytest.approx(sna)
     assert found["snb"][0] == pytest.approx(snb)
     assert found["anb"][0] == pytest.approx(sna - snb)
+
+
+def test_an_own_version_with_fewer_landmarks_gets_the_analyses_that_it_can(tmp_path, kit):
+    kept = ("sella", "nasion", "subspinale", "supramentale", "menton", "gonion")
+    whole = load_task("ceph-19").model_dump(mode="json", exclude={"published"})
+    whole["landmarks"] = [spec for spec in whole["landmarks"] if spec["name"] in kept]
+    task = parse_task(whole, source="own")
+    assert task.name == "ceph-19" and set(task.names) == set(kept)
+    points = np.repeat(face()[:, [NAMES.index(name) for name in task.names]], 4, axis=0)
+    observer = {task.reference.observers[0]: points, task.reference.observers[1]: points}
+    data = kit.dataset(tmp_path / "data", task, observer)
+    truth = open_reference(data.folder)
+    kit.plain(tmp_path / "p", task, points + 0.01)
+    aggregates = evaluate_submission(read_submission(tmp_path / "p", truth), truth, resamples=20).metrics.aggregates
+    assert set(aggregates.clinical) == set(aggregates.confidence.clinical) == {"anb", "sna", "snb", "fhi"}
+    assert all(row.success_classification_rate == 1 for row in aggregates.clinical.values())
 
 
 def test_face_height_and_overjet():

@@ -8,8 +8,10 @@ from click.testing import CliRunner
 from landmark_challenge.cli import cli
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.reference import write_reference
-from landmark_evaluation.entries import load_entries
+from landmark_evaluation.entries import load_entries, rescore, submission_from_details
 from landmark_evaluation.leaderboard import make_leaderboard
+from landmark_evaluation.pairing import read_submission
+from landmark_evaluation.references import open_reference
 
 
 def land(*arguments):
@@ -81,6 +83,40 @@ def test_a_corrected_reference_is_one_command(kit, results, data, tmp_path):
     assert again["best"] == pytest.approx(direct, rel=1e-5)
     old = json.loads((results / "best/metrics.json").read_text())["aggregates"]["mre_mm"]["mean"]
     assert again["best"] > old + 0.2
+
+
+def test_scoring_again_loses_nothing_that_was_submitted(kit, data, tmp_path):
+    points, dataset = data
+    matrix = np.diag([0.5, 1.0, 2.0]).tolist()
+    given = points + np.random.default_rng(3).normal(0, 1, points.shape)
+    given[0, 1] = np.nan
+    folder = kit.platform(tmp_path / "p/one", dataset.task, given, covariance={"a": matrix}, exec_duration="PT3S")
+    jobs = json.loads((folder / "predictions.json").read_text())
+    jobs[0] |= {"exec_duration": None, "invoke_duration": "PT0.5S"}
+    (folder / "predictions.json").write_text(json.dumps(jobs))
+    land("evaluate", folder, dataset.folder, "--out", tmp_path / "r/one", "--no-report")
+    truth = open_reference(dataset.folder)
+    first, again = read_submission(folder, truth), submission_from_details(tmp_path / "r/one/details.json", truth)
+    for name in ("points_mm", "probability", "covariance_mm2", "cold_s", "warm_s"):
+        assert np.array_equal(getattr(first, name), getattr(again, name), equal_nan=True), name
+    rescored = rescore([tmp_path / "r/one"], truth)[0].metrics
+    assert rescored.to_json() == json.loads((tmp_path / "r/one/metrics.json").read_text())
+
+
+def test_damaged_details_are_refused_in_one_line(kit, data, tmp_path):
+    points, dataset = data
+    kit.plain(tmp_path / "p", dataset.task, points)
+    land("evaluate", tmp_path / "p", dataset.folder, "--out", tmp_path / "r", "--no-report")
+    truth, path = open_reference(dataset.folder), tmp_path / "r/details.json"
+    good = path.read_text()
+    reads = {"error_mm": load_entries, "name": load_entries}
+    for key in ("predicted_mm", "covariance_mm2", "probability", "error_mm", "name"):
+        for value in ("x", [1, 2], {"a": 1}, [[1, 2, 3]] * 2, 10**400):
+            details = json.loads(good)
+            details["cases"][0]["points"][1][key] = value
+            path.write_text(json.dumps(details))
+            with pytest.raises(ChallengeError, match=r"details\.json: "):
+                reads.get(key, lambda folders: rescore(folders, truth))([path.parent])
 
 
 def test_predictions_can_be_compared_straight_away(results, data, tmp_path):

@@ -79,6 +79,27 @@ def test_a_covariance_that_is_none_is_refused(kit, points, truth, tmp_path, cova
         read_submission(folder, truth)
 
 
+def test_covariances_are_read_in_a_plain_folder_too_and_hostile_ones_refused(kit, points, truth, tmp_path):
+    folder = kit.plain(tmp_path / "p", truth.task, points[:5])
+    matrix = np.diag([1.0, 4.0, 9.0]).tolist()
+    beside = folder / "case3.landmark-uncertainty.json"
+    write(beside, {"b": matrix})
+    covariance = read_submission(folder, truth).covariance_mm2
+    assert covariance[3, 1].tolist() == matrix and np.isfinite(covariance).all(axis=(2, 3)).sum() == 1
+    for hostile in ("[", "{}{}", '{"b": 1e400}', '{"b": [[1]]}', '{"b": null}', '{"a": 1, "a": 2}', "[" * 10_000, "[]"):
+        write(beside, hostile)
+        with pytest.raises(ChallengeError, match=r"case3\.landmark-uncertainty\.json: ") as refused:
+            read_submission(folder, truth)
+        assert "\n" not in str(refused.value) and len(str(refused.value)) < 500
+    beside.unlink()
+    beside.symlink_to(tmp_path / "data/dataset.json")
+    with pytest.raises(ChallengeError, match="leads out of it"):
+        read_submission(folder, truth)
+    beside.rename(folder / "case9.landmark-uncertainty.json")
+    with pytest.raises(ChallengeError, match="unknown case 'case9'"):
+        read_submission(folder, truth)
+
+
 def change_job(**change):
     def apply(jobs):
         jobs[1] |= change

@@ -94,15 +94,18 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert 0.90 <= hits / 300 <= 0.98
 
 
-def test_ratios_have_the_intervals_of_the_means_and_rates_they_are():
+def test_sums_are_those_of_the_same_draws():
     errors = errors_mm()
-    count, sums = np.isfinite(errors).sum(axis=1), np.nansum(errors, axis=1)
-    nowhere = np.zeros(len(errors))
-    mean, rate, nothing = statistics.ratio_intervals(
-        np.stack([sums, (errors < 2.0).sum(axis=1), nowhere], axis=1),
-        np.stack([count, count, nowhere], axis=1),
-        resamples=300,
-        seed=5,
-    )
+    columns = np.stack([np.nansum(errors, axis=1), np.isfinite(errors).sum(axis=1)], axis=1)
+    sums = statistics.resampled_sums(columns, resamples=300, seed=5)
     whole = statistics.bootstrap(errors, [2.0], tie="strict", resamples=300, seed=5)
-    assert mean == pytest.approx(whole.mre_mm["mean"]) and rate == pytest.approx(whole.sdr[0]) and nothing is None
+    assert statistics.interval(sums[:, 0] / sums[:, 1]) == pytest.approx(whole.mre_mm["mean"])
+
+
+def test_sets_of_values_have_the_intervals_of_the_whole_bootstrap():
+    errors = errors_mm()
+    whole = statistics.bootstrap(errors, [2.0], tie="strict", resamples=300, seed=5)
+    found, nothing = statistics.summary_intervals([errors, np.full_like(errors, np.nan)], resamples=300, seed=5)
+    assert set(found) == set(whole.mre_mm) and nothing == {}
+    for name, span in found.items():
+        assert span == pytest.approx(whole.mre_mm[name]), name

@@ -17,7 +17,7 @@ def honest(n=20_000, *, dimension=3, claim=1.0, seed=0):
     factor = generator.normal(size=(n, dimension, dimension)) * generator.uniform(0.3, 3, (n, 1, 1))
     covariance = factor @ factor.transpose(0, 2, 1)
     offset = np.einsum("nij,nj->ni", factor, generator.normal(size=(n, dimension)))
-    return UncertainPoints(np.linalg.norm(offset, axis=1), offset, covariance * claim**2)
+    return UncertainPoints(np.linalg.norm(offset, axis=1), offset, covariance * claim**2, np.arange(n) // 4)
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
@@ -51,7 +51,9 @@ def test_a_perfect_order_has_no_sparsification_error_and_a_reversed_one_a_large(
     offset = np.zeros((100, 3))
     offset[:, 0] = error
     sure = np.einsum("n,ij->nij", error**2, np.eye(3))
-    perfect, reversed_ = UncertainPoints(error, offset, sure), UncertainPoints(error, offset, sure[::-1])
+    perfect, reversed_ = (
+        UncertainPoints(error, offset, matrices, np.arange(len(error))) for matrices in (sure, sure[::-1])
+    )
     assert summarise_uncertainty(perfect)["sparsification_error"] == pytest.approx(0, abs=1e-12)
     assert summarise_uncertainty(reversed_)["sparsification_error"] > 0.4
     left, ideal = sparsification(perfect)
@@ -62,7 +64,7 @@ def test_a_perfect_order_has_no_sparsification_error_and_a_reversed_one_a_large(
 def test_a_claim_of_exactness_is_covered_by_exactness_alone():
     offset = np.zeros((20, 3))
     offset[10:, 0] = 0.1
-    points = UncertainPoints(np.linalg.norm(offset, axis=1), offset, np.zeros((20, 3, 3)))
+    points = UncertainPoints(np.linalg.norm(offset, axis=1), offset, np.zeros((20, 3, 3)), np.arange(20))
     assert summarise_uncertainty(points)["coverage"]["95"] == 0.5
     assert "pearson" not in summarise_uncertainty(points), "a constant has no correlation"
 

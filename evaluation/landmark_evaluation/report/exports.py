@@ -5,7 +5,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..results import ErrorSummary, Interval95, LandmarkConfidence, Metrics
+from ..confidence import Interval95, LandmarkConfidence, PairConfidence
+from ..results import ErrorSummary, Metrics
 from ..tables import protocol_line, shown_thresholds, threshold_text
 
 LATEX_SPECIAL = {
@@ -117,10 +118,14 @@ def observer_table(metrics: Metrics) -> Table | None:
     ]
     for pair in found.pairs:
         title = f"{pair.kind}-observer: {pair.observers[0]} and {pair.observers[1]}"
-        rows.append(_observer_row(title, pair.n_cases, pair.mre_mm, {}, keys))
-    note = f"Mean error of the observers {found.mean_mm:.3f} mm"
+        rows.append(_observer_row(title, pair.n_cases, pair.mre_mm, {}, keys, pair.confidence))
+    spans = None if metrics.aggregates.confidence is None else metrics.aggregates.confidence.observers
+    note = f"Mean error of the observers {found.mean_mm:.3f} mm" + _in_brackets(
+        None if spans is None else spans.mean_mm
+    )
     if found.relative_error is not None:
-        note += f"; this submission's mean error is {found.relative_error:.2f} times that"
+        ratio = _in_brackets(None if spans is None else spans.relative_error, digits=2)
+        note += f"; this submission's mean error is {found.relative_error:.2f}{ratio} times that"
     head = ("observer", "cases", "mean (mm)", "SD", "median", *(f"% within {threshold_text(k)}" for k in keys))
     return Table("observers", "Observers", head, tuple(rows), note)
 
@@ -131,16 +136,21 @@ def _observer_row(
     errors: ErrorSummary,
     sdr: dict[str, float],
     keys: Sequence[str],
-    spans: LandmarkConfidence | None = None,
+    spans: LandmarkConfidence | PairConfidence | None = None,
 ) -> tuple[Cell, ...]:
+    rates = spans if isinstance(spans, LandmarkConfidence) else None
     return (
         Cell(title),
         Cell(str(n_cases), n_cases),
         with_interval(errors.mean, None if spans is None else spans.mre_mm.get("mean")),
         number(errors.sd),
         number(errors.median),
-        *(_rate(sdr.get(k), spans, k) for k in keys),
+        *(_rate(sdr.get(k), rates, k) for k in keys),
     )
+
+
+def _in_brackets(span: Interval95 | None, *, digits: int = 3) -> str:
+    return "" if span is None else f" [{span[0]:.{digits}f}, {span[1]:.{digits}f}]"
 
 
 def _rate(share: float | None, spans: LandmarkConfidence | None, key: str) -> Cell:
@@ -152,15 +162,19 @@ def _rate(share: float | None, spans: LandmarkConfidence | None, key: str) -> Ce
 def agreement_table(metrics: Metrics) -> Table | None:
     """Bland-Altman per axis: of this submission against the reference, and of every pair of observers."""
     scores = metrics.aggregates
-    compared = [("this submission against the reference", scores.bias or {})]
-    if scores.observers is not None:
-        compared += [
-            (f"{pair.observers[0]} against {pair.observers[1]}", pair.agreement) for pair in scores.observers.pairs
-        ]
+    own = {} if scores.confidence is None else scores.confidence.bias or {}
+    compared = [("this submission against the reference", scores.bias or {}, own)]
+    for pair in scores.observers.pairs if scores.observers is not None else ():
+        spans = {} if pair.confidence is None else pair.confidence.agreement
+        compared.append((f"{pair.observers[0]} against {pair.observers[1]}", pair.agreement, spans))
     rows = tuple(
-        (Cell(title), Cell(axis), number(a.bias_mm), number(a.sd_mm), number(a.low_mm), number(a.high_mm))
-        for title, axes in compared
-        for axis, a in axes.items()
+        (
+            Cell(title),
+            Cell(axis),
+            *(with_interval(value, spans.get(axis, {}).get(key)) for key, value in figures.model_dump().items()),
+        )
+        for title, axes, spans in compared
+        for axis, figures in axes.items()
     )
     head = ("compared", "axis (LPS)", "mean difference (mm)", "SD", "95 % limits: low", "high")
     return Table("agreement", "Agreement by axis (Bland-Altman)", head, rows) if rows else None
@@ -209,15 +223,22 @@ def clinical_table(metrics: Metrics) -> Table | None:
     rows = tuple(
         (
             Cell(ANALYSES[key].title if key in ANALYSES else key),
-            with_interval(row.success_classification_rate, spans.get(key), factor=100, digits=1),
-            number(row.mean_absolute_difference),
+            _clinical(row.success_classification_rate, spans, key, "success_classification_rate", factor=100, digits=1),
+            _clinical(row.mean_absolute_difference, spans, key, "mean_absolute_difference"),
             Cell(ANALYSES[key].unit if key in ANALYSES else ""),
             Cell(str(row.n_cases), row.n_cases),
         )
         for key, row in found.items()
     )
     head = ("analysis", "same class (%)", "mean absolute difference", "unit", "cases")
-    return Table("clinical", "Clinical analyses of the ISBI 2015 challenge", head, rows)
+    note = "Borders of the classes as reports on the challenge repeat them, not checked against its own paper"
+    return Table("clinical", "Clinical analyses of the ISBI 2015 challenge", head, rows, note)
+
+
+def _clinical(
+    value: float | None, spans: dict[str, dict[str, Interval95]], key: str, figure: str, **shown: int
+) -> Cell:
+    return Cell("") if value is None else with_interval(value, spans.get(key, {}).get(figure), **shown)
 
 
 def table_csv(table: Table) -> str:

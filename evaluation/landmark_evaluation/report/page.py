@@ -14,10 +14,9 @@ from landmark_challenge.dataset import Dataset
 from .. import uncertainty
 from ..leaderboard import Leaderboard
 from ..observers import observer_errors
-from ..results import Metrics
 from ..scoring import Evaluation
 from ..tables import noise_line, protocol_line, threshold_text
-from . import board_figures, exports, figures
+from . import board_figures, exports, figures, further_tables
 from .exports import Cell, Table
 from .overlays import make_overlays
 from .theme import inline_svg, save_figure, styled
@@ -35,13 +34,21 @@ def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Datas
     plots: list[tuple[str, str, Figure]] = []
     overlays = []
     if is_open:
-        further = (exports.observer_table, exports.agreement_table, exports.clinical_table, exports.subgroup_table)
+        further = (
+            exports.observer_table,
+            exports.agreement_table,
+            further_tables.uncertainty_table,
+            exports.clinical_table,
+            exports.subgroup_table,
+        )
         tables += [table for table in (make(metrics) for make in further) if table is not None]
         tables.append(_worst_cases(evaluation))
         with styled():
             plots = _plots(evaluation)
         overlays = make_overlays(evaluation, images) if images is not None else []
     runtime = None if not np.isfinite(evaluation.submission.runtime_s).any() else metrics.aggregates.runtime_s
+    times = further_tables.runtime_table(metrics)
+    tables += [] if times is None else [times]
     html = _render(
         "report.html.j2",
         plots,
@@ -54,7 +61,6 @@ def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Datas
         overlays=overlays,
         runtime=runtime,
         largest=threshold_text(list(metrics.aggregates.sdr)[-1]),
-        notes={"uncertainty": _uncertainty_note(metrics)},
     )
     for table in tables:
         files.write_text(out / "tables" / f"{table.name}.csv", exports.table_csv(table))
@@ -136,35 +142,13 @@ def _plots(evaluation: Evaluation) -> list[tuple[str, str, Figure]]:
         ),
         ("directions", "Direction of the error, as seen from the reference", figures.error_directions(evaluation)),
     ]
-    points = uncertainty.uncertain_points(
-        scores.error_mm,
-        evaluation.submission.points_mm - reference.points_mm,
-        evaluation.submission.covariance_mm2,
-        dimension=task.dimension,
-    )
+    points = uncertainty.uncertain_points_of(scores, evaluation.submission, reference)
     if points is not None:
         plots.append(("uncertainty", "Does it know how wrong it is?", figures.uncertainty(points)))
     if np.isfinite(evaluation.submission.runtime_s).any():
         figure = figures.runtimes(evaluation.submission.cold_s, evaluation.submission.warm_s)
         plots.append(("runtime", "Run time", figure))
     return plots
-
-
-def _uncertainty_note(metrics: Metrics) -> str:
-    found = metrics.aggregates.uncertainty
-    if found is None:
-        return ""
-    parts = [f"{found.n_points} points with a covariance."]
-    for name, test in (("Pearson", found.pearson), ("Spearman", found.spearman)):
-        if test is not None:
-            p = "p < 1e-16" if test.p < 1e-16 else f"p = {test.p:.2g}"
-            parts.append(f"{name} correlation of announced and true error {test.r:.3f} ({p}).")
-    for size, unit in ((found.ellipsoid_90_mm3, "mm³"), (found.ellipsoid_90_mm2, "mm²")):
-        if size is not None:
-            parts.append(f"Median size of the 90 % region {size['median']:.3g} {unit}.")
-    if found.sparsification_error is not None:
-        parts.append(f"Sparsification error {found.sparsification_error:.3f}, where 0 is a perfect order.")
-    return " ".join(parts)
 
 
 def _worst_cases(evaluation: Evaluation) -> Table:

@@ -1,0 +1,58 @@
+"""The tables of uncertainty and run time."""
+
+from typing import Any
+
+from ..results import Metrics
+from .exports import Cell, Table, percent, with_interval
+
+SHARE_OF_ERROR = "of the mean error; 0 is a perfect order"
+
+
+def uncertainty_table(metrics: Metrics) -> Table | None:
+    """How announced uncertainty and errors go together, with the p-values of the correlations."""
+    found, confidence = metrics.aggregates.uncertainty, metrics.aggregates.confidence
+    if found is None:
+        return None
+    spans = None if confidence is None else confidence.uncertainty
+    values: dict[str, Any] = found.model_dump(exclude_none=True)
+    within: dict[str, Any] = {} if spans is None else spans.model_dump(exclude_none=True)
+    rows = []
+    for name in ("pearson", "spearman"):
+        if name in values:
+            p = values[name]["p"]
+            coefficient = with_interval(values[name]["r"], within.get(name, {}).get("r"))
+            title = f"{name.capitalize()} correlation of announced and true error"
+            rows.append((Cell(title), coefficient, Cell("p < 1e-16" if p < 1e-16 else f"p = {p:.2g}")))
+    for power, unit in ((3, "mm³"), (2, "mm²")):
+        key = f"ellipsoid_90_mm{power}"
+        for which, size in values.get(key, {}).items():
+            title = f"{which} size of the 90 % region"
+            rows.append((Cell(title), with_interval(size, within.get(key, {}).get(which), digits=2), Cell(unit)))
+    for level, share in values["coverage"].items():
+        span = within.get("coverage", {}).get(level)
+        inside = percent(share) if span is None else with_interval(share, span, factor=100, digits=1)
+        rows.append((Cell(f"errors inside the {level} % region"), inside, Cell("%")))
+    if "sparsification_error" in values:
+        area = with_interval(values["sparsification_error"], within.get("sparsification_error"))
+        rows.append((Cell("area between the sparsification curves"), area, Cell(SHARE_OF_ERROR)))
+    note = f"{found.n_points} points with a covariance"
+    return Table("uncertainty", "Uncertainty", ("figure", "value", "unit or test"), tuple(rows), note)
+
+
+def runtime_table(metrics: Metrics) -> Table | None:
+    """Seconds per case, over all timed cases, and with and without start-up."""
+    scores = metrics.aggregates
+    measured = (
+        ("all", scores.runtime_s, "runtime_s"),
+        ("cold (start-up included)", scores.runtime_cold_s, "runtime_cold_s"),
+        ("warm", scores.runtime_warm_s, "runtime_warm_s"),
+    )
+    rows = []
+    for title, times, key in measured:
+        if times is not None:
+            spans = (None if scores.confidence is None else getattr(scores.confidence, key)) or {}
+            figures = times.model_dump()
+            cells = [with_interval(seconds, spans.get(name), digits=2) for name, seconds in figures.items()]
+            rows.append((Cell(title), *cells))
+    head = ("cases", "mean (s)", "median (s)", "95th % (s)", "max (s)")
+    return Table("runtime", "Run time per case", head, tuple(rows)) if rows else None
