@@ -18,6 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
+from .binning import box_means
 from .errors import ChallengeError
 from .headers import check_header, read_nifti_header
 from .progress import note
@@ -217,12 +218,12 @@ def canonical(
     ]
     if region is not None:
         image = _part_under(image, Image.of(np.empty(size[::-1]), target, origin), margin=factors)
+    if max(factors) > 1:
+        image = _shrunk(image, factors)
     itk = sitk.GetImageFromArray(image.array)
     itk.SetSpacing(image.spacing_mm.tolist())
     itk.SetOrigin(image.origin_mm.tolist())
     itk.SetDirection(image.direction.flatten().tolist())
-    if max(factors) > 1:
-        itk = sitk.BinShrink(sitk.Cast(itk, sitk.sitkFloat32), factors)
     same_grid = (
         itk.GetSize() == tuple(size.tolist())
         and np.allclose(itk.GetOrigin(), origin, rtol=0, atol=1e-6)
@@ -256,6 +257,14 @@ def canonical_geometry(image: Image, spacing_mm: Sequence[float]) -> Image:
     # The tiny term keeps a half voxel from falling to either side by rounding errors of the header.
     size = np.maximum(1, np.floor((upper - lower) / target + 0.5 + 1e-6)).astype(int)
     return Image.of(np.broadcast_to(np.float32(0), size[::-1]), target, lower + target / 2)
+
+
+def _shrunk(image: Image, factors: Sequence[int]) -> Image:
+    """The image on voxels that are `factors` (x, y[, z]) times as large, each the mean of what it covers."""
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    array = box_means(image.array, factors[::-1], threads=threads)
+    middle = image.index_to_mm((np.asarray(factors) - 1) / 2)[0, : image.ndim]
+    return Image(array, image.spacing_mm * factors, middle, image.direction)
 
 
 def _part_under(image: Image, grid: Image, *, margin: Sequence[int]) -> Image:
