@@ -265,6 +265,17 @@ class Walk:
         away: NDArray[np.float64] = np.linalg.norm(self.path_mm[-1] - self.points_mm, axis=-1).mean(axis=-1)
         return away
 
+    @property
+    def lines(self) -> list[str]:
+        """How each start has converged, for people."""
+        figures = zip(self.last_step_mm, self.from_mean_mm, strict=True)
+        steps = len(self.path_mm) - 1
+        return [
+            f"start {number} of {len(self.last_step_mm)}: last of {steps} steps {step:.2f} mm, ends {away:.2f} mm from "
+            "the mean of all starts"
+            for number, (step, away) in enumerate(figures, 1)
+        ]
+
 
 @dataclass(frozen=True)
 class Pin:

@@ -79,6 +79,7 @@ class OneLandmark(Dataset):
         super().__init__(whole.folder)
         spec = whole.task.model_dump(mode="json")
         spec["landmarks"] = [landmark for landmark in spec["landmarks"] if landmark["name"] == name]
+        spec["planes"] = []  # they need several
         self.task = parse_task(spec, source=f"{whole.folder}, {name} alone")
         self.whole = whole
 

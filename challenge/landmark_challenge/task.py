@@ -93,6 +93,16 @@ class Ranking(_Spec):
     )
 
 
+class PlaneSpec(_Spec):
+    """A standard plane by the landmarks that lie in it: its picture's rows run from the first to the second, the third
+    lies in the upper half.
+    """
+
+    name: Slug
+    title: str = Field(min_length=1)
+    landmarks: tuple[Slug, ...] = Field(min_length=3)
+
+
 class PublishedResult(_Spec):
     """A figure from a paper, with its source; never mixed with our own measurements."""
 
@@ -120,6 +130,7 @@ class Task(_Spec):
     sockets: Sockets = Sockets()
     # Tight crops give positions away by their border: an import puts each at a random place in an image of this size.
     pad_to_voxels: tuple[Annotated[int, Field(gt=0)], ...] | None = None
+    planes: tuple[PlaneSpec, ...] = ()
     published: tuple[PublishedResult, ...] = ()
     source: str
     licence: str
@@ -133,6 +144,14 @@ class Task(_Spec):
             raise ValueError(f"working_spacing_mm: wanted {self.dimension} numbers, got {len(self.working_spacing_mm)}")
         if self.pad_to_voxels is not None and len(self.pad_to_voxels) != self.dimension:
             raise ValueError(f"pad_to_voxels: wanted {self.dimension} numbers, got {len(self.pad_to_voxels)}")
+        if self.planes and self.dimension != 3:
+            raise ValueError("planes: wanted a task in 3D")
+        if len({plane.name for plane in self.planes}) != len(self.planes):
+            raise ValueError("plane names come twice")
+        for plane in self.planes:
+            unknown = [name for name in plane.landmarks if name not in names]
+            if unknown or len(set(plane.landmarks)) != len(plane.landmarks):
+                raise ValueError(f"planes: {plane.name}: wanted landmarks of the task, each once")
         if list(self.success_thresholds_mm) != sorted(set(self.success_thresholds_mm)):
             raise ValueError("success_thresholds_mm: wanted increasing values")
         if self.missing_error_mm <= self.success_thresholds_mm[-1]:
