@@ -16,6 +16,7 @@ from .checkpoints import read_model
 METHODS = {
     "mean_shape": "landmark_baselines.mean_shape",
     "global_to_local": "landmark_baselines.global_to_local",
+    "md_gru": "landmark_baselines.md_gru",
     "heatmap_unet": "landmark_baselines.heatmap_unet",
     "scn": "landmark_baselines.scn",
     "pin": "landmark_baselines.pin",

@@ -27,6 +27,11 @@ QUICK: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             "local_stage.schedule.validate_every=2",
             "local_stage.schedule.batch=2",
         ),
+        "md_gru": tuple(
+            f"{stage}.schedule.{field}"
+            for stage in ("coarse", "fine")
+            for field in ("iterations=2", "validate_every=2", "batch=2")
+        ),
         "heatmap_unet": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
         "scn": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
         "pin": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),

@@ -1,0 +1,119 @@
+"""How fast the MD-GRU layer is: against the plain float32 loop over time, and against this machine's convolution peak.
+
+    python baselines/md_gru/benchmark.py [--side 64 --channels 32 --repeats 3 --device cpu]
+
+Both run the same weights on the same input, in turn, forward and backward; the best of the repeats counts.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from landmark_baselines.bench import count_gflop, device_name, peak_meter
+from landmark_baselines.blocks import autocast
+from landmark_baselines.md_gru_layer import MDGRU
+from landmark_baselines.training import set_threads
+
+
+def plain_loop(layer: MDGRU, x: Tensor) -> Tensor:
+    """The equations one after the other: every direction and every step by itself, gradients by autograd."""
+    total = x.new_zeros(())
+    for axis in range(3):
+        for backwards in (False, True):
+            direction = 2 * axis + backwards
+            w, u, b = layer.input_weight[direction], layer.state_weight[direction], layer.bias[direction]
+            steps = x.movedim(axis + 2, 0)
+            states = []
+            h: Tensor | None = None
+            for step in steps.flip(0) if backwards else steps:
+                padding = w.shape[-1] // 2
+                x_r, x_z, x_c = F.conv2d(step, w, b, stride=layer.stride, padding=padding).chunk(3, dim=1)
+                h = torch.zeros_like(x_c) if h is None else h
+                h_r, h_z, h_c = F.conv2d(h, u, padding=padding).chunk(3, dim=1)
+                r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+                h = z * h + (1 - z) * torch.tanh(x_c + r * h_c)
+                states.append(h)
+            found = torch.stack(states[::-1] if backwards else states)
+            found = found.unflatten(0, (-1, layer.stride)).mean(dim=1)
+            total = total + found.movedim(0, axis + 2)
+    return total
+
+
+def seconds(work: Callable[[], Tensor], layer: nn.Module, device: torch.device) -> float:
+    """Of one forward and backward pass."""
+    layer.zero_grad()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    work().float().square().mean().backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def arithmetic(layer: MDGRU, side: int, inputs: int) -> float:
+    """GFLOP of a forward and backward pass: each convolution, and its gradients for the weights and for the state."""
+    small, kernel = math.ceil(side / layer.stride), layer.state_weight.shape[-1]
+    once = 2 * 6 * side * small**2 * 3 * layer.channels * kernel**2
+    return once * (2 * inputs + 3 * layer.channels) / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=64, help="voxels along each axis (64, the paper's)")
+    parser.add_argument("--inputs", type=int, default=2, help="channels of the input (2, the paper's)")
+    parser.add_argument("--channels", type=int, default=32, help="of the states (32, the paper's first layer)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    set_threads()
+    device = torch.device(options.device)
+    torch.manual_seed(0)
+    layer = MDGRU(3, options.inputs, options.channels).to(device)
+    x = torch.randn(1, options.inputs, *[options.side] * 3, device=device)
+
+    def ours(module: MDGRU = layer) -> Tensor:
+        with autocast(device):
+            return module(x)
+
+    bounded = MDGRU(3, options.inputs, options.channels, checkpoint=16).to(device)
+    bounded.load_state_dict(layer.state_dict())
+    ways: dict[str, Callable[[], Tensor]] = {
+        "plain float32 loop": lambda: plain_loop(layer, x),
+        "this layer, float32": lambda: layer(x),
+        "this layer": ours,
+        "this layer, memory bounded": lambda: ours(bounded),
+    }
+    peak = peak_meter(3, device)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    peaks = [peak(1.0)]
+    for _ in range(options.repeats):
+        for name, work in ways.items():
+            times[name].append(seconds(work, bounded if "bounded" in name else layer, device))
+        peaks.append(peak(1.0))
+    with torch.no_grad():
+        difference = (ours().float() - plain_loop(layer, x)).abs().max()
+        counted = count_gflop(lambda: plain_loop(layer, x))
+    gflop = arithmetic(layer, options.side, options.inputs)
+    print(
+        f"{device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}: "
+        f"{options.side}^3 x {options.inputs} -> {options.channels} channels, forward and backward, {gflop:.0f} GFLOP "
+        f"({counted:.0f} forward)"
+    )
+    loop = min(times["plain float32 loop"])
+    for name, found in times.items():
+        best = min(found)
+        print(
+            f"  {name:<28} {best:7.3f} s  {loop / best:5.2f} x the loop  {gflop / best:6.0f} GFLOP/s  "
+            f"{100 * gflop / best / max(peaks):3.0f} % of the convolution peak"
+        )
+    print(f"  convolution peak {max(peaks):.0f} GFLOP/s; largest difference from the loop {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()
