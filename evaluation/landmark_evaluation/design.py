@@ -75,9 +75,10 @@ def steps(task: Task, reference: Reference, *, image: str | None) -> str:
     )
 
 
-def upload_script(task: Task) -> str:
-    """A script that uploads a folder of images to an archive, one item per case, and can be run again."""
-    return _filled("upload_cases.txt", image=task.sockets.image.slug)
+def upload_script(task: Task, reference: Reference) -> str:
+    """A script that uploads the images of the reference's cases to an archive, and can be run again."""
+    cases = "\n".join(case.name for case in reference.cases)
+    return _filled("upload_cases.txt", image=task.sockets.image.slug, cases=cases)
 
 
 def _filled(name: str, /, **values: object) -> str:

@@ -6,11 +6,12 @@ are read from the metrics of a made-up submission, so that a column that does no
 
 import gzip
 import io
+import re
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,11 @@ from .scoring import evaluate_submission
 
 EVALUATION_TAG = "landmarks-evaluation:invoke"
 SHIFT_MM = 0.5
+# Slugs of the platform's own sockets, and what no path of a socket may hold.
+RESERVED_SLUGS = frozenset(
+    {"predictions-csv-file", "predictions-json-file", "predictions-zip-file", "metrics-json-file", "results-json-file"}
+)
+UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 EXAMPLE_PARTS = (
     *("LICENSE", "constraints.txt", "docker", "data_specs", "baselines/template"),
     *("challenge/landmark_challenge", "baselines/landmark_baselines"),
@@ -48,6 +54,7 @@ def write_pack(task: Task, reference_folder: Path, output: Path, *, image: str |
         raise ChallengeError(f"{reference_folder}: wanted a reference of {task.name}, version {task.version}")
     metrics = example_metrics(reference)
     check_columns(task, metrics)
+    check_sockets(task)
     with files.staged_folder(output) as staging:
         write_ground_truth(reference_folder, staging / "ground_truth.tar.gz")
         files.write_json(staging / "sockets.json", socket_definitions(task))
@@ -55,7 +62,7 @@ def write_pack(task: Task, reference_folder: Path, output: Path, *, image: str |
         files.write_json(staging / "metrics-example.json", metrics)
         files.write_text(staging / "design.md", design_document(task, reference))
         files.write_text(staging / "README.md", steps(task, reference, image=image))
-        files.write_text(staging / "upload_cases.py", upload_script(task))
+        files.write_text(staging / "upload_cases.py", upload_script(task, reference))
         copy_example(staging / "example-algorithm")
         if image is not None:
             save_image(image, staging / "evaluation.tar.gz")
@@ -87,6 +94,27 @@ def check_columns(task: Task, metrics: Any) -> None:
         if column.path in seen:
             raise ChallengeError(f"{task.name}: ranking: '{column.path}': wanted each column once, got it twice")
         seen.add(column.path)
+
+
+def check_sockets(task: Task) -> None:
+    """Raise ChallengeError for a socket whose slug or path the platform refuses, or that two sockets share."""
+    sockets = (task.sockets.image, task.sockets.landmarks, task.sockets.uncertainty)
+    for socket in sockets:
+        path = PurePosixPath(socket.relative_path)
+        image = socket is task.sockets.image
+        wanted = "images/<name>, without a suffix" if image else "a path that ends in .json"
+        fits = (
+            (len(path.parts) == 2 and path.parts[0] == "images" and not path.suffix)
+            if image
+            else path.suffix == ".json"
+        )
+        if socket.slug in RESERVED_SLUGS:
+            raise ChallengeError(f"{task.name}: socket '{socket.slug}': the platform keeps this slug for itself")
+        if not fits or path.is_absolute() or ".." in path.parts or str(path) == "inputs.json" or UUID.search(str(path)):
+            raise ChallengeError(f"{task.name}: socket '{socket.slug}': wanted {wanted}, got '{path}'")
+    for values in ([socket.slug for socket in sockets], [socket.relative_path for socket in sockets]):
+        if len(set(values)) < len(values):
+            raise ChallengeError(f"{task.name}: sockets: wanted three slugs and three paths, got {', '.join(values)}")
 
 
 def write_ground_truth(reference_folder: Path, path: Path) -> None:

@@ -21,36 +21,7 @@ from landmark_challenge.images import Image
 from landmark_challenge.landmarks import Landmarks, Localization, read_landmarks
 from landmark_challenge.task import Task, load_task
 
-# "Multiple points" of the platform's INTERFACE_VALUE_SCHEMA, written down from reference/platform.md, section 3.
-POINTS_SCHEMA = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["version", "type", "points"],
-    "properties": {
-        "type": {"enum": ["Multiple points"]},
-        "name": {"type": "string"},
-        "version": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["major", "minor"],
-            "properties": {"major": {"type": "number"}, "minor": {"type": "number"}},
-        },
-        "points": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["point"],
-                "properties": {
-                    "name": {"type": "string"},
-                    "type": {"enum": ["Point"]},
-                    "probability": {"type": "number", "minimum": 0, "maximum": 1},
-                    "point": {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3},
-                },
-            },
-        },
-    },
-}
+from ..platform_schemas import POINTS_SCHEMA
 
 
 @dataclass

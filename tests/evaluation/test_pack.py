@@ -22,6 +22,15 @@ from landmark_evaluation import container, pack
 from landmark_evaluation.design import detectable_mm
 from landmark_evaluation.references import open_reference
 
+from ..platform_schemas import (
+    ANYTHING_SCHEMA,
+    PHASE_SCHEMA,
+    POINTS_SCHEMA,
+    check_socket,
+    leaderboard_value,
+    parse_as_platform,
+)
+
 TASK = load_task("ceph-19")
 
 
@@ -122,14 +131,8 @@ def test_a_doubled_column_and_another_task_are_refused(reference, tmp_path):
 
 def test_the_sockets_schemas_take_answers_and_refuse_what_is_none(packed):
     sockets = {socket["slug"]: socket for socket in read(packed / "sockets.json")}
-    # Rules of the platform's socket form: reference/platform.md, section 3.
-    assert sockets["medical-image"]["relative_path"].startswith("images/")
     for socket in sockets.values():
-        assert socket["kind"] in {"Image", "Multiple points", "Anything"}
-        assert socket["kind"] == "Image" or socket["relative_path"].endswith(".json")
-        assert socket["store_in_database"] is False
-        if socket["schema"] is not None:
-            jsonschema.Draft7Validator.check_schema(socket["schema"])
+        check_socket(socket)
     points = jsonschema.Draft7Validator(sockets["anatomical-landmarks"]["schema"])
     good = to_platform_json(Landmarks(TASK.names, np.zeros((19, 3))))
     assert points.is_valid(good)
@@ -140,6 +143,50 @@ def test_the_sockets_schemas_take_answers_and_refuse_what_is_none(packed):
     assert covariance.is_valid({}) and covariance.is_valid({"sella": np.eye(3).tolist()})
     for wrong in ({"nose": np.eye(3).tolist()}, {"sella": np.eye(2).tolist()}, {"sella": 3}, []):
         assert not covariance.is_valid(wrong)
+
+
+def test_every_file_of_the_pack_validates_against_the_platform_s_schemas(packed, tmp_path):
+    jsonschema.validate(parse_as_platform((packed / "phase.json").read_text()), PHASE_SCHEMA)
+    metrics = parse_as_platform((packed / "metrics-example.json").read_text())
+    jsonschema.validate(metrics, ANYTHING_SCHEMA)
+    phase = read(packed / "phase.json")
+    for path in [phase["score_jsonpath"], *(column["path"] for column in phase["extra_results_columns"])]:
+        assert isinstance(leaderboard_value(metrics, path), float)
+    with tarfile.open(packed / "ground_truth.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    points = sorted((tmp_path / "landmarks").rglob("*.json"))
+    points += sorted(packed.glob("example-algorithm/baselines/template/test/*/expected.json"))
+    assert len(points) >= 4
+    for path in points:
+        jsonschema.validate(parse_as_platform(path.read_text()), POINTS_SCHEMA)
+    inputs = sorted(packed.glob("example-algorithm/baselines/template/test/*/input/inputs.json"))
+    assert inputs
+    slugs = {socket["slug"]: socket["relative_path"] for socket in read(packed / "sockets.json")}
+    for path in inputs:
+        for entry in read(path):
+            assert entry["socket"]["relative_path"] == slugs[entry["socket"]["slug"]]
+
+
+@pytest.mark.parametrize(
+    ("socket", "change", "why"),
+    [
+        ("landmarks", {"slug": "metrics-json-file"}, "keeps this slug"),
+        ("landmarks", {"relative_path": "points.txt"}, "ends in .json"),
+        ("landmarks", {"relative_path": "inputs.json"}, "ends in .json"),
+        ("landmarks", {"relative_path": "../points.json"}, "ends in .json"),
+        ("uncertainty", {"relative_path": "anatomical-landmarks.json"}, "three paths"),
+        ("uncertainty", {"slug": "anatomical-landmarks"}, "three slugs"),
+        ("image", {"relative_path": "medical-image"}, "images/<name>"),
+        ("image", {"relative_path": "images/a.mha"}, "images/<name>"),
+        ("image", {"relative_path": "images/12e4cb8a-8e87-5b5a-97a2-8e1778801187"}, "images/<name>"),
+    ],
+)
+def test_a_socket_that_the_platform_refuses_is_refused_here(socket, change, why):
+    value = TASK.model_dump(mode="json")
+    value["sockets"][socket] |= change
+    with pytest.raises(ChallengeError, match=why):
+        pack.check_sockets(parse_task(value, source="test"))
+    pack.check_sockets(TASK)
 
 
 def test_the_design_document_is_filled_from_the_task(packed):
@@ -176,19 +223,26 @@ class Client:
 """
 
 
-def test_the_upload_script_adds_each_case_once(packed, tmp_path):
+def test_the_upload_script_adds_each_hidden_case_once_and_nothing_else(packed, reference, tmp_path):
     (tmp_path / "gcapi.py").write_text(GCAPI)
+    first, second, third = [case.name for case in open_reference(reference).cases]
+    (tmp_path / "gcapi.py").write_text(GCAPI.replace("case-1", first))
     images = tmp_path / "images"
-    (images / "case-3").mkdir(parents=True)
-    for name in ("case-1.mha", "case-2.mha", "notes.txt", "case-3/1.dcm", "case-3/2.dcm"):
+    (images / third).mkdir(parents=True)
+    for name in (f"{first}.mha", f"{second}.nii.gz", "train-1.mha", "notes.txt", f"{third}/1.dcm", f"{third}/2.dcm"):
         (images / name).write_bytes(b"x")
     environment = {"PYTHONPATH": str(tmp_path), "GRAND_CHALLENGE_TOKEN": "t", "UPLOAD_LOG": str(tmp_path / "log")}
-    subprocess.run([sys.executable, packed / "upload_cases.py", images, "my"], env=environment, check=True)
+    command = [sys.executable, packed / "upload_cases.py", images, "my"]
+    subprocess.run(command, env=environment, check=True)
     token, *added = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert token == {"token": "t"}
-    assert [case["title"] for case in added] == ["case-2.mha", "case-3"]
+    assert [case["title"] for case in added] == [f"{second}.nii.gz", third]
     assert all(case["socket_slug"] == "medical-image" and case["archive"] == "my" for case in added)
-    assert len(added[1]["files"]) == 2 and added[1]["image_name"] == "case-3"
+    assert len(added[1]["files"]) == 2 and added[1]["image_name"] == third
+    (images / f"{first}.mha").unlink()
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 1 and f"wanted one image of case {first}, got 0" in done.stderr
+    assert len((tmp_path / "log").read_text().splitlines()) == 3, "nothing is uploaded where a case is not there"
 
 
 def test_the_example_algorithm_is_complete_and_clean(packed):
