@@ -2,13 +2,16 @@
 ARG BASE
 FROM ${BASE} AS build
 USER root
+# The kit is the same for every algorithm: built once, and a layer that all images share.
 COPY kit /opt/kit
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/kit && chmod -R a+rX,go-w /opt/kit
 COPY algorithm /opt/algorithm
 COPY wheels /wheels
 # /opt/own: what the algorithm's requirements.txt adds to the shared libraries, mostly nothing.
 RUN mkdir -p /opt/own && { ! ls /wheels/*.whl >/dev/null 2>&1 || \
         python3 -m pip install --no-index --no-deps --no-cache-dir --target /opt/own /wheels/*.whl; } \
-    && python3 -m compileall -q /opt/kit /opt/algorithm && chmod -R a+rX,go-w /opt/kit /opt/algorithm /opt/own
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/algorithm \
+    && chmod -R a+rX,go-w /opt/algorithm /opt/own
 
 FROM ${BASE}
 COPY --from=build /opt/kit /opt/kit

@@ -166,6 +166,10 @@ REFUSED = {
 }  # fmt: skip
 
 
+# Every server must still be right at the end; after these also at once (each answer of a large method takes seconds).
+ANSWERED_AFTER = ("truncated", "NaN", "compressed bomb", "broken listing")
+
+
 def flipped(image):
     """The same picture stored from the other side: a left-handed direction."""
     array = np.ascontiguousarray(np.flip(sitk.GetArrayFromImage(image), axis=-1))
@@ -230,8 +234,9 @@ def test_it_is_refused_in_one_line_and_the_server_goes_on(server, what):
     assert reason.startswith("invoke endpoint returned status 500, expected 201: error: /input/"), reason
     assert "wanted" in reason and "\n" not in reason
     assert not (runner.output_folder / "anatomical-landmarks.json").exists()
-    lay_out(runner, source)
-    assert answer(runner) == expected
+    if what in ANSWERED_AFTER:
+        lay_out(runner, source)
+        assert answer(runner) == expected
 
 
 @pytest.mark.parametrize("what", SAME_POINTS)
