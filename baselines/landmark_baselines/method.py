@@ -21,6 +21,7 @@ METHODS = {
     "scn": "landmark_baselines.scn",
     "pin": "landmark_baselines.pin",
     "heatmap_coordinate": "landmark_baselines.heatmap_coordinate",
+    "dqn_agent": "landmark_baselines.dqn_agent",
     "loc_net": "landmark_baselines.loc_net",
 }
 PRESETS = ("paper", "fast", "cpu", "tiny")

@@ -33,8 +33,8 @@ QUICK: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             for field in ("iterations=2", "validate_every=2", "batch=2")
         ),
         "heatmap_unet": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
-        "scn": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
         "pin": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
+        "scn": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
         "loc_net": ("schedule.iterations=6", "schedule.validate_every=6", "schedule.batch=2"),
         "heatmap_coordinate": (
             "coordinate.schedule.iterations=6",
@@ -43,6 +43,12 @@ QUICK: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             "heatmap.schedule.iterations=6",
             "heatmap.schedule.validate_every=6",
             "heatmap.schedule.batch=2",
+        ),
+        "dqn_agent": (
+            "schedule.iterations=6",
+            "schedule.validate_every=6",
+            "schedule.batch=2",
+            "exploration.warm_up=20",
         ),
     }
 )
