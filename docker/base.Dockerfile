@@ -11,7 +11,7 @@ RUN python3 -m pip install --no-index --find-links /wheels --no-deps --require-h
     # Headers, tests and build tools of the libraries never run here.
     && rm -rf bin torch/include torch/bin/protoc* torch/test torch/share \
     && find . -depth -type d \( -name tests -o -name test \) -path '*/*/*' \
-        ! -path './numpy/*' ! -path './torch/*' ! -path './pandas/*' -exec rm -rf {} + \
+        ! -path './numpy/*' ! -path './torch/*' -exec rm -rf {} + \
     && chmod -R a+rX,go-w .
 
 FROM ${BASE}

@@ -180,7 +180,7 @@ own_wheels() {
 build_evaluation() {
     local context
     need_engine
-    base_for light cpu
+    base_for evaluation cpu
     context=$(scratch)
     stage_kit "$context" landmark_evaluation:evaluation
     build_modes "$context" evaluation.Dockerfile evaluation

@@ -7,7 +7,8 @@ python=${PYTHON:-python3}
 
 light=(numpy simpleitk pydantic pyyaml safetensors)
 torch=(torch)
-evaluation=(evalutils jinja2 matplotlib pandas scipy)
+# The container writes numbers and no page: no matplotlib, no jinja2.
+evaluation=(grand-challenge-metrics scipy)
 
 main() {
     work=$(mktemp -d)

@@ -24,7 +24,7 @@ OWNERS = {
     "safetensors": "baselines/landmark_baselines/",
     "lightning_fabric": "baselines/landmark_baselines/",
     "pandas": "evaluation/landmark_evaluation/",
-    "evalutils": "evaluation/landmark_evaluation/",
+    "grand_challenge_metrics": "evaluation/landmark_evaluation/",
     "scipy": "evaluation/landmark_evaluation/",
     "jinja2": "evaluation/landmark_evaluation/",
     "SimpleITK": "challenge/landmark_challenge/images.py",

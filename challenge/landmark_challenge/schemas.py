@@ -110,17 +110,17 @@ class Predictions(RootModel[tuple[Job, ...]]):
 
 
 class ErrorFigures(_Open):
-    """Of radial errors in millimetres; sd with n - 1."""
+    """Of radial errors in millimetres; sd with n - 1, absent for one alone. `protected` gives mean, median, IQR."""
 
     mean: NotNegative
-    sd: NotNegative
+    sd: NotNegative | None = None
     median: NotNegative
-    q25: NotNegative
-    q75: NotNegative
+    q25: NotNegative | None = None
+    q75: NotNegative | None = None
     iqr: NotNegative
-    rms: NotNegative
-    p95: NotNegative
-    max: NotNegative
+    rms: NotNegative | None = None
+    p95: NotNegative | None = None
+    max: NotNegative | None = None
 
 
 class LandmarkFigures(_Open):

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from .planes import compare_planes
-from .planes import compare_planes
 from .scoring import Evaluation
 
 
@@ -39,8 +38,6 @@ def details(evaluation: Evaluation) -> dict[str, Any]:
             entry["mre_mm"] = float(np.nanmean(scores.error_mm[row]))
         times = {"runtime_s": submission.runtime_s, "cold_s": submission.cold_s, "warm_s": submission.warm_s}
         entry |= {key: float(seconds[row]) for key, seconds in times.items() if np.isfinite(seconds[row])}
-        if reference.task.planes:
-            entry["planes"] = compare_planes(submission.points_mm[row], reference.points_mm[row], reference.task)
         if reference.task.planes:
             entry["planes"] = compare_planes(submission.points_mm[row], reference.points_mm[row], reference.task)
         cases.append({**entry, "points": points})

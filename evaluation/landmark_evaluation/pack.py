@@ -36,8 +36,8 @@ RESERVED_SLUGS = frozenset(
 )
 UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 EXAMPLE_PARTS = (
-    *("LICENSE", "constraints.txt", "docker", "data_specs", "baselines/template"),
-    *("challenge/landmark_challenge", "baselines/landmark_baselines"),
+    *("LICENSE", "README.md", "pyproject.toml", "constraints.txt", "docker", "data_specs", "baselines/template"),
+    *("challenge/landmark_challenge", "evaluation/landmark_evaluation", "baselines/landmark_baselines"),
 )
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "wheels", "dist", "*.pyc")
 SCORING_METHODS = {"score": "abs", "mean-rank": "avg", "significance": "abs"}

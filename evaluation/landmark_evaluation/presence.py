@@ -14,15 +14,20 @@ def summarise_presence(
     probability: (cases, landmarks) that the landmark is in the image. sensitivity: share of those present that were
     given; specificity: share of those absent that were left out.
     """
+    # Imported here: it loads SciPy, which the command line must not wait for.
+    from grand_challenge_metrics.stats import calculate_confusion_matrix
+
     present, absent = scores.scored, assessed & ~scores.scored
-    n_present, n_absent = int(present.sum()), int(absent.sum())
-    n_missing, n_false_alarms = int(scores.missing.sum()), int(scores.false_alarm.sum())
+    given = (present & ~scores.missing) | scores.false_alarm
+    outcomes = calculate_confusion_matrix(present[assessed], given[assessed], labels=[0, 1])
+    (n_rejected, n_false_alarms), (n_missing, n_found) = outcomes.tolist()
+    n_present, n_absent = n_found + n_missing, n_rejected + n_false_alarms
     result: dict[str, float | int] = {
         "n_present": n_present,
         "n_absent": n_absent,
         "n_missing": n_missing,
         "n_false_alarms": n_false_alarms,
-        "n_rejected": n_absent - n_false_alarms,
+        "n_rejected": n_rejected,
     }
     if n_present:
         result["sensitivity"] = 1 - n_missing / n_present
@@ -35,6 +40,8 @@ def summarise_presence(
 
 def roc_area(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
     """The chance that a positive scores above a negative, ties counted half: the area under the ROC (Mann-Whitney).
+
+    grand-challenge-metrics has intervals of it, but draws single points, never the last: ours are in `intervals.py`.
 
     >>> roc_area(np.array([0.9, 0.5]), np.array([0.5, 0.1]))
     0.875

@@ -1,10 +1,12 @@
 import json
 
+import jsonschema
 import numpy as np
 import pytest
 
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.reference import write_reference
+from landmark_challenge.schemas import json_schemas
 from landmark_evaluation.details import details
 from landmark_evaluation.pairing import read_submission
 from landmark_evaluation.references import open_reference
@@ -117,3 +119,13 @@ def test_protected_results_hold_headlines_alone(kit, tmp_path, points, offsets):
     value = evaluate_submission(submission, truth).metrics.to_json()["aggregates"]
     assert set(value["mre_mm"]) == {"mean", "median", "iqr"}
     assert set(value) == {"mre_mm", "sdr", "n_missing", "n_false_alarms", "noise"}
+
+
+@pytest.mark.parametrize("disclosure", ["open", "protected"])
+def test_results_hold_to_the_published_schema(kit, tmp_path, points, offsets, disclosure):
+    data = kit.dataset(tmp_path / "data", kit.task(), {"one": points})
+    write_reference(data, tmp_path / "hidden", disclosure=disclosure)
+    truth = open_reference(tmp_path / "hidden")
+    submission = read_submission(kit.platform(tmp_path / "p", truth.task, points + offsets), truth)
+    value = json.loads(json.dumps(evaluate_submission(submission, truth).metrics.to_json()))
+    jsonschema.validate(value, json_schemas()["metrics"], cls=jsonschema.Draft202012Validator)
