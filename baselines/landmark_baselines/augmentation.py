@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .grids import on_device
 from .patches import sample_points, sample_windows
 from .store import Store
 from .training import cases_at
@@ -76,6 +77,13 @@ class Draws:
         """(B, *shape) of mean 0 and standard deviation 1."""
         return torch.stack([torch.randn(shape, generator=generator) for generator in self.generators])
 
+    def noise(self, *shape: int, device: torch.device) -> Tensor:
+        """(B, *shape) as `normal`, for as many numbers as voxels: a GPU draws its own, other ones."""
+        if device.type == "cpu":
+            return self.normal(*shape)
+        there = [torch.Generator(device).manual_seed(generator.initial_seed()) for generator in self.generators]
+        return torch.stack([torch.randn(shape, device=device, generator=generator) for generator in there])
+
 
 @dataclass(frozen=True)
 class Warp:
@@ -113,8 +121,8 @@ def random_warp(
     nodes = None
     if augmentation.elastic_mm > 0:
         shape = (windows, ndim) + (augmentation.elastic_nodes,) * ndim
-        nodes = draws.normal(*shape).to(centres) * (augmentation.elastic_mm / spacing_mm)
-    return Warp(centres + shift.to(centres), matrices.to(centres), nodes, tuple(size))
+        nodes = on_device(draws.normal(*shape), centres) * (augmentation.elastic_mm / spacing_mm)
+    return Warp(centres + on_device(shift, centres), on_device(matrices, centres), nodes, tuple(size))
 
 
 def warp_images(images: Tensor, warp: Warp) -> Tensor:
@@ -131,9 +139,9 @@ def warp_images(images: Tensor, warp: Warp) -> Tensor:
 
 def warp_points(points: Tensor, warp: Warp, *, iterations: int = 12) -> Tensor:
     """(B, P, ndim) voxel coordinates in the images -> (B, W, P, ndim) voxel coordinates in every window."""
-    extent = torch.tensor(warp.size[::-1], dtype=points.dtype, device=points.device)
+    extent = on_device(warp.size[::-1], points)
     middle = (extent - 1) / 2
-    inverse = torch.linalg.inv(warp.matrices)
+    inverse = torch.linalg.inv_ex(warp.matrices).inverse  # `inv` would wait for a GPU to look for singular ones
     target = points.unsqueeze(1) - warp.centres.unsqueeze(2)
     offsets = torch.einsum("bwij,bwpj->bwpi", inverse, target)
     if warp.nodes is None:
@@ -153,7 +161,7 @@ def image_positions(positions: Tensor, warp: Warp) -> Tensor:
 
     The inverse of `warp_points`; gradients pass.
     """
-    extent = torch.tensor(warp.size[::-1], dtype=positions.dtype, device=positions.device)
+    extent = on_device(warp.size[::-1], positions)
     offsets = positions - (extent - 1) / 2
     there = warp.centres[:, :1] + torch.einsum("bij,bpj->bpi", warp.matrices[:, 0], offsets)
     if warp.nodes is None:
@@ -166,7 +174,7 @@ def change_intensity(windows: Tensor, augmentation: Augmentation, *, draws: Draw
     """(B, W, *size) intensities of about 0..1 with random contrast, brightness, gamma and noise per window."""
     count, size = windows.shape[1], windows.shape[2:]
     gamma, contrast, brightness = (
-        part.reshape(*windows.shape[:2], *[1] * len(size)).to(windows)
+        on_device(part.reshape(*windows.shape[:2], *[1] * len(size)), windows)
         for part in draws.symmetric(count, 3).unbind(dim=-1)
     )
     if augmentation.gamma > 0:
@@ -174,8 +182,8 @@ def change_intensity(windows: Tensor, augmentation: Augmentation, *, draws: Draw
     if augmentation.contrast > 0 or augmentation.brightness > 0:
         windows = (windows - 0.5) * (1 + contrast * augmentation.contrast) + 0.5 + brightness * augmentation.brightness
     if augmentation.noise > 0:
-        level = draws.uniform(count, *[1] * len(size)).to(windows) * augmentation.noise
-        windows = windows + draws.normal(count, *size).to(windows) * level
+        level = on_device(draws.uniform(count, *[1] * len(size)), windows) * augmentation.noise
+        windows = windows + draws.noise(count, *size, device=windows.device).to(windows.dtype) * level
     if augmentation.cutout > 0:
         windows = _cut_out(windows, augmentation.cutout, draws)
     return windows
@@ -197,16 +205,16 @@ def augmented_batch(
     draws = Draws.of(seed, positions)
     index = cases_at(positions, len(store), seed=seed)
     images = store.batch(index)
-    shape = torch.tensor(images.shape[:1:-1], dtype=torch.float32, device=images.device)
+    shape = on_device(images.shape[:1:-1], images)
     centres = ((shape - 1) / 2).expand(len(index), 1, -1)
     size = tuple(count + -count % multiple for count in images.shape[2:])
     if window:
         size = tuple(min(window, count) for count in size)
-        room = (shape - torch.tensor(size[::-1], device=images.device)).clamp(min=0)
-        centres = centres + draws.symmetric(1, images.ndim - 2).to(images) / 2 * room
+        room = (shape - on_device(size[::-1], images)).clamp(min=0)
+        centres = centres + on_device(draws.symmetric(1, images.ndim - 2), images) / 2 * room
     warp = random_warp(centres, size, augmentation, spacing_mm=store.spacing_mm, draws=draws)
     windows = change_intensity(warp_images(images, warp)[:, :, 0], augmentation, draws=draws)
-    return windows, warp_points(store.points[index.to(images.device)], warp)[:, 0]
+    return windows, warp_points(store.points_of(index), warp)[:, 0]
 
 
 def _cut_out(windows: Tensor, share: float, draws: Draws) -> Tensor:
@@ -220,4 +228,4 @@ def _cut_out(windows: Tensor, share: float, draws: Draws) -> Tensor:
         ramp = torch.arange(length).reshape([length if i == axis else 1 for i in range(len(size))])
         inside &= (ramp >= start) & (ramp < start + width)
     mean = windows.flatten(2).mean(dim=-1).reshape(*windows.shape[:2], *flat)
-    return torch.where(inside.to(windows.device), mean, windows)
+    return torch.where(inside.to(windows.device, non_blocking=True), mean, windows)

@@ -43,7 +43,7 @@ from .blocks import (
     residual_block,
 )
 from .checkpoints import MODEL_FILE, Model, mean_shape_of, provenance_of, read_model, save_model
-from .grids import cell_centres, cell_of, rescale
+from .grids import cell_centres, cell_of, on_device, rescale
 from .patches import padded, sample_windows
 from .presets import from_plain
 from .slabs import streamed
@@ -392,10 +392,10 @@ def _local_loss(model: nn.Module, step: Step, store: Store, settings: Settings, 
     draws = Draws.of(seed, positions)
     index = cases_at(positions, len(store), seed=seed)
     images = store.batch(index)
-    points = store.points[index.to(images.device)]
+    points = store.points_of(index)
     # uniform, so that every sub-image contains its landmark (section V-A1)
     offset = draws.symmetric(*points.shape[1:]) / 2 * max(window - 1 - settings.local_margin, 0)
-    centres = torch.nan_to_num(points) + offset.to(images)
+    centres = torch.nan_to_num(points) + on_device(offset, images)
     size = (window,) * (images.ndim - 2)
     warp = random_warp(centres, size, stage.augmentation, spacing_mm=stage.spacing_mm, draws=draws)
     windows = change_intensity(warp_images(images, warp)[:, :, 0], stage.augmentation, draws=draws)

@@ -20,18 +20,23 @@ def cell_centres(shape: Sequence[int], stride: int, *, device: torch.device | st
     return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1])
 
 
+def on_device(values: Sequence[float] | Tensor, like: Tensor) -> Tensor:
+    """Values in the type and on the device of a tensor, without waiting for what a GPU has still to do."""
+    return torch.as_tensor(values).to(like, non_blocking=like.is_cuda)
+
+
 def cell_of(points: Tensor, shape: Sequence[int], stride: int) -> tuple[Tensor, Tensor]:
     """Which cell holds each point: (..., ndim) voxel coordinates -> (...) flat cell index and (...) whether inside.
 
     A point that is NaN or outside the grid is not inside; its index is 0.
     """
     index = torch.floor((points + 0.5) / stride)
-    limits = torch.tensor(list(shape)[::-1], dtype=index.dtype, device=points.device)
+    limits = on_device(list(shape)[::-1], index)
     inside = ((index >= 0) & (index < limits)).all(dim=-1)
     index = torch.where(inside.unsqueeze(-1), index, torch.zeros_like(index)).long()
     flat = torch.zeros(index.shape[:-1], dtype=torch.long, device=points.device)
     for axis in range(len(shape) - 1, -1, -1):
-        flat = flat * int(limits[axis]) + index[..., axis]
+        flat = flat * shape[len(shape) - 1 - axis] + index[..., axis]
     return flat, inside
 
 

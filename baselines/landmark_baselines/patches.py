@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .grids import on_device
+
 
 def window_grid(size: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
     """(*size, ndim) offsets x, y[, z] in voxels from the centre of a window; size is (z,) y, x."""
@@ -51,7 +53,7 @@ def sample_windows(
 def sample_points(images: Tensor, positions: Tensor) -> Tensor:
     """(B, C, (z,) y, x) at (B, P, ndim) voxel coordinates x, y[, z] -> (B, C, P), linear, border value outside."""
     ndim = positions.shape[-1]
-    extent = torch.tensor(list(images.shape[2:])[::-1], dtype=positions.dtype, device=positions.device)
+    extent = on_device(list(images.shape[2:])[::-1], positions)
     normalised = (2 * positions + 1) / extent - 1  # the half-pixel convention of align_corners=False
     grid = normalised.reshape(len(images), *([1] * (ndim - 1)), -1, ndim)
     sampled = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -49,7 +49,12 @@ class Store:
 
     def batch(self, index: Tensor) -> Tensor:
         """(B, 1, ...) float32 intensities of 0..1 of the cases `index`, on the device of the points."""
-        return self.images[index.to(self.images.device)].to(self.points.device).float().div_(255)
+        chosen = self.images[index.to(self.images.device, non_blocking=self.images.is_cuda)]
+        return chosen.to(self.points.device, non_blocking=self.points.is_cuda).float().div_(255)
+
+    def points_of(self, index: Tensor) -> Tensor:
+        """(B, L, ndim) points of the cases `index`."""
+        return self.points[index.to(self.points.device, non_blocking=self.points.is_cuda)]
 
 
 def radial_errors_mm(points: Tensor, store: Store) -> Tensor:
