@@ -5,13 +5,11 @@ same curve, and several processes see what one would.
 """
 
 import copy
-import csv
 import io
 import logging
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,8 @@ from landmark_challenge import files
 from landmark_challenge.errors import ChallengeError
 
 from .blocks import compute_type
+from .compilation import compiled
+from .training_log import Point, TrainingLog, report
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -41,8 +41,9 @@ class Schedule:
     policy: `constant`, or `one-cycle` (linear rise over the first `warm_up` share, then a cosine to 0). average: decay
     of the exponential moving average of the weights, 0 for none. validate_every: iterations; the first validation comes
     after a tenth of that, so that a mistake shows early. patience: validations without a better one before stopping,
-    0 for never. momentum: Nesterov's, in stochastic gradient descent, whose weight decay is part of the gradient; rho: of
-    AdaDelta, the decay of its averages; both 0 for AdamW.
+    0 for never. momentum: Nesterov's, in stochastic gradient descent, whose weight decay is part of the gradient; rho:
+    of AdaDelta, the decay of its averages; both 0 for AdamW. compile: by torch.compile, where that works; it takes a
+    minute.
     """
 
     iterations: int
@@ -57,16 +58,7 @@ class Schedule:
     patience: int = 0
     momentum: float = 0.0
     rho: float = 0.0
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of a training curve; validation_mm is the mean radial error of the validation cases."""
-
-    iteration: int
-    loss: float
-    validation_mm: float
-    seconds: float
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,13 +141,14 @@ def fit(
     """Train `model` in place; it ends with the weights of the best validation.
 
     loss_of(model, step) draws its own share of the batch. validate(model) gives the mean radial error in mm. The state
-    of a run lies in folder/<stage>.checkpoint, its curve in folder/<stage>.csv; `resume` takes both up again, and a
+    of a run lies in folder/<stage>.checkpoint, its curve where TrainingLog says; `resume` takes both up again, and a
     stage that was finished is not trained again.
     """
     if schedule.batch % fabric.world_size:
         raise ChallengeError(f"batch: wanted a multiple of {fabric.world_size} processes, got {schedule.batch}")
     main = fabric.global_rank == 0
-    trained, optimizer = fabric.setup(model, _optimizer(model, schedule))
+    network = compiled(model, fabric.device) if schedule.compile else model
+    trained, optimizer = fabric.setup(network, _optimizer(model, schedule))
     averaged = copy.deepcopy(model) if schedule.average > 0 else None
     best_state = _copy_state(model)
     curve: list[Point] = []
@@ -196,7 +189,7 @@ def fit(
     begun = saved_at = reported_at = time.monotonic()
     recent: list[Tensor] = []
     without_better = 0
-    progress = _Progress(stage, schedule.iterations)
+    log = TrainingLog(folder, stage, schedule.iterations, resumed=start) if main else None
     first = max(1, schedule.validate_every // 10)
     model.train()
     with _stop_on_signal() as stopped:
@@ -230,12 +223,11 @@ def fit(
                 without_better = 0 if error_mm < best else without_better + 1
                 if error_mm < best:
                     best, best_state = error_mm, _copy_state(judged)
-                if main:
-                    progress.validated(curve[-1], best)
-                    _write_curve(folder / f"{stage}.csv", curve)
-            if main and (now - reported_at > REPORT_EVERY_S or done == schedule.iterations):
+                if log is not None:
+                    log.validated(curve, best, learning_rate=learning_rate_at(schedule, step))
+            if log is not None and (now - reported_at > REPORT_EVERY_S or done == schedule.iterations):
                 reported_at = now
-                progress.show(done, float(loss.detach()), (now - begun) / (done - start))
+                log.show(done, float(loss.detach()), (now - begun) / (done - start))
             if stopped() or now - saved_at > CHECKPOINT_EVERY_S:
                 saved_at = now
                 save(done)
@@ -244,6 +236,8 @@ def fit(
             if schedule.patience and without_better >= schedule.patience:
                 report(f"{stage}: stopped at iteration {done}, no better validation in {without_better}")
                 break
+    if log is not None:
+        log.close()
     model.load_state_dict(best_state)
     model.eval()
     save(schedule.iterations)  # so that a method of several stages resumes after this one
@@ -268,41 +262,6 @@ def clear_checkpoints(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def report(text: str) -> None:
-    """A plain line of progress on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-class _Progress:
-    """One line that renews itself on a terminal, plain lines elsewhere."""
-
-    def __init__(self, stage: str, total: int) -> None:
-        self.stage, self.total = stage, total
-
-    def show(self, done: int, loss: float, seconds_each: float) -> None:
-        left = seconds_each * (self.total - done)
-        rate = f"{1 / seconds_each:.1f} it/s" if seconds_each < 1 else f"{seconds_each:.1f} s/it"
-        text = f"{self.stage}: {done}/{self.total}  loss {loss:.4f}  {rate}  {_clock(left)} left"
-        if sys.stderr.isatty():
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-        else:
-            report(text)
-
-    def validated(self, point: Point, best: float) -> None:
-        if sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr)
-        report(
-            f"{self.stage}: {point.iteration}/{self.total}  training loss {point.loss:.4f}  "
-            f"validation {point.validation_mm:.3f} mm (best {best:.3f})  {_clock(point.seconds)} so far"
-        )
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
-
-
 def _copy_state(model: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().clone() for key, value in model.state_dict().items()}
 
@@ -315,14 +274,6 @@ def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     for key, value in targets.items():
         if not value.is_floating_point():
             value.copy_(sources[key])
-
-
-def _write_curve(path: Path, curve: list[Point]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["iteration", "loss", "validation_mm", "seconds"])
-    table.writerows([p.iteration, f"{p.loss:.6f}", f"{p.validation_mm:.4f}", f"{p.seconds:.1f}"] for p in curve)
-    files.write_text(path, text.getvalue())
 
 
 @contextmanager
