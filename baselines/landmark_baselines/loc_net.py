@@ -559,11 +559,12 @@ def _cpu(task: Task) -> Settings:
     if flat:
         finest, scales = max(finest, 0.4), 3
         coarse, fine, crop = Architecture((16, 32, 64, 96, 128)), Architecture((16, 24, 32, 48)), 40
-        schedule = Schedule(1500, 4, 2e-3, average=0.99, validate_every=150)
+        schedule = Schedule(2000, 4, 2e-3, average=0.99, validate_every=200)
     else:
-        scales = 2 if task.pad_to_voxels else 1 + max(1, round(math.log2(4 / finest)))
-        coarse, fine, crop = Architecture((16, 32, 48, 64)), Architecture((16, 24, 32)), 24
-        schedule = Schedule(1100, 2, 2e-3, average=0.99, validate_every=100)
+        small = task.pad_to_voxels is not None
+        scales, crop = (2, 32) if small else (1 + max(1, round(math.log2(4 / finest))), 24)
+        coarse, fine = Architecture((16, 32, 48, 64)), Architecture((16, 24, 32))
+        schedule = Schedule(1300, 2, 2e-3, average=0.99, validate_every=130)
     spacings = tuple(finest * 2**level for level in reversed(range(scales)))
     return Settings(spacings, crop, coarse, fine, _modern(schedule), _SHAKEN, noise_mm=crop * finest / 8, **_MODERN)
 
