@@ -8,6 +8,7 @@ code takes the left edge of a class for its place).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -21,8 +22,6 @@ from .md_gru_layer import MDGRU
 
 # Voxels that go through the network at once when it only localizes, which bounds its memory.
 CHUNK_VOXELS = 2**21
-INTERPOLATION = {2: "bilinear", 3: "trilinear"}
-AVERAGE_POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 @dataclass(frozen=True)
@@ -172,27 +171,27 @@ def with_high_pass(windows: Tensor, sigma_voxel: float) -> Tensor:
     """(N, 1, *size) -> (N, 2, *size): the window and what a Gaussian takes from it, both of mean 0 and deviation 1.
 
     The paper filters and normalises whole volumes. Here it happens to windows, borders going on around them, after
-    their grey values were changed at random. Where sigma allows, the Gaussian works on fewer voxels.
+    their grey values were changed at random.
     """
-    ndim = windows.ndim - 2
-    factor = max(1, int(sigma_voxel / 2))
-    margins = [margin for count in reversed(windows.shape[2:]) for margin in (0, -count % factor)]
-    smooth = AVERAGE_POOL[ndim](F.pad(windows, margins, mode="replicate"), factor)
-    sigma = math.sqrt(max(sigma_voxel**2 - (factor**2 - 1) / 12, 0.01)) / factor
-    reach = math.ceil(3 * sigma)
-    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=windows.device) / sigma) ** 2)
-    taps = (taps / taps.sum()).to(windows)
-    for axis in range(ndim):
-        rows = smooth.movedim(axis + 2, -1)
-        lines = F.pad(rows.reshape(-1, 1, rows.shape[-1]), (reach, reach), mode="replicate")
-        smooth = F.conv1d(lines, taps.reshape(1, 1, -1)).reshape(rows.shape).movedim(-1, axis + 2)
-    if factor > 1:
-        smooth = F.interpolate(smooth, scale_factor=factor, mode=INTERPOLATION[ndim], align_corners=False)
-        for axis, count in enumerate(windows.shape[2:], 2):
-            smooth = smooth.narrow(axis, 0, count)
+    smooth = windows
+    for axis, count in enumerate(windows.shape[2:], 2):
+        blur = _blur_matrix(count, sigma_voxel).to(windows)
+        lines = smooth.reshape(-1, count, math.prod(smooth.shape[axis + 1 :]))
+        smooth = (blur @ lines).reshape(smooth.shape)
     both = torch.cat((windows, windows - smooth), dim=1)
     deviation, mean = torch.std_mean(both, dim=list(range(2, both.ndim)), keepdim=True)
     return (both - mean) / deviation.clamp(min=1e-4)
+
+
+@cache
+def _blur_matrix(count: int, sigma_voxel: float) -> Tensor:
+    """(count, count): a line of voxels -> the same blurred, its ends going on. Much faster than a convolution of one
+    channel.
+    """
+    reach = math.ceil(4 * sigma_voxel)
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma_voxel) ** 2)
+    sources = (torch.arange(count).unsqueeze(1) + torch.arange(-reach, reach + 1)).clamp(0, count - 1)
+    return torch.zeros(count, count).scatter_add(1, sources, (taps / taps.sum()).expand(count, -1))
 
 
 def class_centres(classes: int, side: int, *, device: torch.device | str = "cpu") -> Tensor:
