@@ -24,15 +24,17 @@ if importlib.util.find_spec("distributed") is None:
 
 # Answers with what the image holds; slow enough that a kill finds it at work. Grey value 250 fails always.
 METHOD = """
-import time
+import os, pathlib, time
 from landmark_challenge.landmarks import Landmarks, Localization
 from landmark_challenge.task import load_task
 
 class Method:
     task = load_task("ceph-19")
     def localize(self, image):
-        time.sleep(0.1)
         value = float(image.array.mean())
+        if image.array.size == 48 and "CASES_BEGUN" in os.environ:
+            pathlib.Path(os.environ["CASES_BEGUN"], f"{value:g}-{os.getppid()}").touch()
+        time.sleep(float(os.environ.get("CASE_S", "0.1")))
         if image.array.size == 48 and value == 250: raise ValueError("a bad case")
         return Localization(Landmarks(["sella"], [[value / 7, 1 / 3, 0]]))
     def mean_shape(self, image): return Landmarks(["sella"], [[0, 0, 0]])
@@ -70,7 +72,7 @@ def cluster(site, tmp_path):
     processes = []
 
     def start(count):
-        file = tmp_path / "scheduler.json"
+        file = tmp_path / f"scheduler-{len(processes)}.json"
         scheduler = ["dask", "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
         worker = [
             "dask",
@@ -121,24 +123,35 @@ def points(folder):
     return {job["inputs"][0]["image"]["name"]: (folder / job["pk"] / socket).read_bytes() for job in jobs}
 
 
-def test_a_killed_worker_loses_nothing_and_the_bytes_are_those_of_one_process(site, cluster):
-    data = make_dataset(site / "data", range(1, 41))
+def test_a_worker_killed_at_work_loses_nothing_and_the_bytes_are_those_of_one_process(site, cluster, monkeypatch):
+    data = make_dataset(site / "data", range(1, 31))
+    begun = site / "begun"
+    begun.mkdir()
+    monkeypatch.setenv("CASES_BEGUN", str(begun))
+    monkeypatch.setenv("CASE_S", "0.4")
     address, workers = cluster(3)
     arguments = [site / "model", data, "--threads", 1]
     process = landmarks_run(*arguments, "--out", site / "dask", "--engine", "dask", "--scheduler", address)
-    jobs = site / "dask/.jobs"
-    deadline = time.monotonic() + 90
-    while len(list(jobs.glob("*-*.json"))) < 5 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    victim = workers[0].pid
+    seen, known, deadline = set(), set(), time.monotonic() + 90
+    # Its second case has just begun: it is at work, and has given a result already.
+    while len(seen) < 2 and time.monotonic() < deadline:
+        known, seen = seen, {path.name for path in begun.glob(f"*-{victim}")}
+        time.sleep(0.005)
+    os.kill(victim, signal.SIGKILL)
+    [interrupted] = seen - known
     assert process.poll() is None, "the run ended before a worker could be killed"
-    os.kill(workers[0].pid, signal.SIGKILL)
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, (out, errors)
-    assert "40 cases" in out
+    assert "30 cases" in out
+    again = [path.name for path in begun.glob(f"{interrupted.partition('-')[0]}-*") if path.name != interrupted]
+    assert again, "the case that it had in hand was begun by another"
+    monkeypatch.delenv("CASES_BEGUN")
+    monkeypatch.setenv("CASE_S", "0")
     code, output = run(*arguments, "--out", site / "local")
     assert code == 0, output
     found = points(site / "dask")
-    assert len(found) == 40 and found == points(site / "local")
+    assert len(found) == 30 and found == points(site / "local")
 
 
 def test_images_and_model_are_carried_where_nothing_is_shared(site, cluster):
@@ -207,3 +220,44 @@ def test_a_thousand_phantoms_are_the_same_on_one_process_and_on_the_cluster(clus
         for number in found:
             found[number] |= points(tmp_path / f"{split}-{number}")
     assert len(found[1]) == 1000 and found[1] == found[2]
+
+
+SLEEP = 'time.sleep(float(os.environ.get("CASE_S", "0.1")))'
+assert SLEEP in METHOD
+# Half a second of arithmetic in one thread, whatever the image.
+BURN = METHOD.replace(SLEEP, "end = time.thread_time() + 0.5\n        while time.thread_time() < end: pass")
+SETTLED = 6  # cases until every worker has loaded the model
+EFFICIENCY = 0.8
+
+
+def cases_per_s(folder):
+    """From the settled start to the end, by when each case was written."""
+    times = sorted(path.stat().st_mtime for path in (folder / ".jobs").glob("*-*.json"))[SETTLED:]
+    return (len(times) - 1) / (times[-1] - times[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["arithmetic", "global_to_local"])
+def test_a_second_worker_on_a_second_core_gives_four_fifths_of_its_speed(site, cluster, monkeypatch, what):
+    """Both cores must be quiet. Of one thread per worker; prints what it measured."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores")
+    if what == "arithmetic":
+        (site / "site/slow_method.py").write_text(BURN)
+        model, data, split = site / "model", make_dataset(site / "data", range(1, 81)), "test"
+    else:
+        pytest.importorskip("torch")
+        monkeypatch.delenv("PYTHONPATH")
+        model, data, split = ROOT / "baselines/global_to_local/model", site / "data", "train"
+        write_phantoms("ceph-19", data, cases=1000, seed=6)
+    speeds = {}
+    for workers in (1, 2):
+        address, _ = cluster(workers)
+        out = site / f"workers-{workers}"
+        arguments = [model, data, "--split", split, "--threads", 1, "--out", out]
+        code, output = run(*arguments, "--engine", "dask", "--scheduler", address)
+        assert code == 0, output
+        speeds[workers] = cases_per_s(out)
+    efficiency = speeds[2] / speeds[1] / 2
+    print(f"{what}: {speeds[1]:.2f} cases/s with 1 worker, {speeds[2]:.2f} with 2: efficiency {100 * efficiency:.0f} %")
+    assert efficiency >= EFFICIENCY
