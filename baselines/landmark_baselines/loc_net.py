@@ -1,8 +1,9 @@
 """Multi-scale Loc-Net: U-Nets whose maps' centres of mass are points, chained coarse to fine by differentiable crops.
 
-Ma et al., "A multi-scale Loc-Net", ISBI 2020, arXiv 2003.01639. All scales are trained together; random shifts of the
-finest crop make the chain robust and, repeated for an image, tell how sure it is. The paper trains one chain per
-landmark, in 3D; here landmarks may share one (`shared`), and there is a 2D form.
+Ma et al., "Volumetric landmark detection with a multi-scale shift equivariant neural network", ISBI 2020, arXiv
+2003.01639. All scales are trained together; random shifts of the finest crop make the chain robust and, repeated for an
+image, tell how sure it is. The paper trains one chain per landmark, in 3D; here landmarks may share one (`shared`), and
+there is a 2D form.
 """
 
 import math
