@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from landmark_baselines import global_to_local as method
+from landmark_baselines import global_to_local_training as training
 from landmark_baselines.augmentation import FEW_IMAGES, Draws
 from landmark_baselines.blocks import placed
 from landmark_baselines.method import load_model
@@ -52,9 +53,9 @@ def test_a_training_step_never_waits_for_the_gpu(stage: str, tiny_dataset: Path,
             torch.cuda.set_sync_debug_mode("error")
         step = Step(number)
         loss = (
-            method._global_loss(model, step, store, settings, seed=0)
+            training._global_loss(model, step, store, settings, seed=0)
             if stage == "global"
-            else method._local_loss(model, step, store, settings, window=32, seed=0)
+            else training._local_loss(model, step, store, settings, window=32, seed=0)
         )
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
