@@ -32,7 +32,8 @@ class Volumes:
     """Images of one size whose voxels lie in one flat tensor of any type, in whatever order and direction.
 
     first: (N,) address of the first voxel of each image. shape and strides: of the axes (z,) y, x in voxels; a stride
-    may be negative. low, high: grey values that become 0 and 1, others are clipped. spacing_mm: isotropic.
+    may be negative. low, high: grey values that become 0 and 1. spacing_mm: isotropic. clip: there may be grey values
+    beyond low and high.
     """
 
     values: Tensor
@@ -42,6 +43,7 @@ class Volumes:
     low: float
     high: float
     spacing_mm: float
+    clip: bool = False
 
     @classmethod
     def of(cls, images: Tensor, spacing_mm: float) -> "Volumes":
@@ -63,9 +65,13 @@ class Volumes:
         return torch.tensor(self.shape[::-1], dtype=torch.float32, device=self.values.device).sub(1) * self.spacing_mm
 
     def at(self, addresses: Tensor) -> Tensor:
-        """Intensities of 0..1 of the voxels at `addresses`."""
+        """Grey values, clipped, of the voxels at `addresses`."""
         found = torch.take(self.values, addresses).float()
-        return found.sub_(self.low).mul_(1 / (self.high - self.low)).clamp_(0, 1)
+        return found.clamp_(self.low, self.high) if self.clip else found
+
+    def scaled(self, grey: Tensor) -> Tensor:
+        """Intensities of 0..1, in place: once for every pixel is less than once for every voxel beside it."""
+        return grey.sub_(self.low).mul_(1 / (self.high - self.low))
 
 
 @dataclass(frozen=True)
@@ -117,50 +123,45 @@ def _spanned(
     looked_up = math.prod(count + 1 if step == 1 else 2 * count for count in counts)
     for part in _chunks(len(centres), looked_up, centres.device):
         address = volumes.first[which[part]].reshape(-1, *[1] * len(order))
-        blends = []
+        shares, inside = [], torch.ones_like(address, dtype=torch.bool)
         for place, (axis, count) in enumerate(zip(order, counts, strict=True)):
             row = volumes.ndim - 1 - axis
-            index, low, high = _neighbours(centres[part, axis], count, step, volumes.shape[row], shape.outside)
             form = [-1 if i == place else 1 for i in range(len(order))]
-            address = address + (index * volumes.strides[row]).reshape(len(index), *form)
-            blends.append((low.reshape(len(index), *form), high.reshape(len(index), *form)))
+            index, share = _beside(centres[part, axis], count, step)
+            held = index.clamp(0, volumes.shape[row] - 1)
+            if shape.outside == "zero":
+                inside = inside & (held == index).reshape(len(index), *form)
+            address = address + (held * volumes.strides[row]).reshape(len(index), *form)
+            shares.append(share.reshape(len(index), *form))
         found = volumes.at(address)
-        for place, (low, high) in enumerate(blends, 1):
+        if shape.outside == "zero":
+            found.masked_fill_(~inside, volumes.low)
+        for place, share in enumerate(shares, 1):
             length = found.shape[place]
             if step == 1:
-                before, after = found.narrow(place, 0, length - 1), found.narrow(place, 1, length - 1)
+                pair = found.narrow(place, 0, length - 1), found.narrow(place, 1, length - 1)
             else:
-                before, after = found.unflatten(place, (-1, 2)).unbind(place + 1)
-            found = (before * low).addcmul_(after, high)
-        out[part] = found.reshape(out[part].shape)
+                pair = found.unflatten(place, (-1, 2)).unbind(place + 1)
+            found = torch.lerp(*pair, share)
+        out[part] = volumes.scaled(found).reshape(out[part].shape)
     return out
 
 
-def _neighbours(centre: Tensor, count: int, step: float, extent: int, outside: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Along one axis: the voxels beside `count` pixels, `step` voxels apart, around `centre` (P,), and their weights.
+def _beside(centre: Tensor, count: int, step: float) -> tuple[Tensor, Tensor]:
+    """Along one axis: the voxels beside `count` pixels, `step` voxels apart, around `centre` (P,).
 
-    The index (P, n) runs through the voxels once where pixels are one voxel apart (n = count + 1), else the two of each
-    pixel follow each other (n = 2 count). Weights (P, count) of the lower and the upper voxel.
+    index (P, n) runs through the voxels once where pixels are one voxel apart (n = count + 1), else the two of each
+    pixel follow each other (n = 2 count); it may lie outside the image. share (P, count or 1): of the upper voxel.
     """
     start = centre - (count - 1) / 2 * step
-    pixels = torch.arange(count, device=centre.device)
     if step == 1:
         lower = start.floor()
         index = lower.long()[:, None] + torch.arange(count + 1, device=centre.device)
-        share = (start - lower)[:, None].expand(-1, count)
-        below, above = index[:, :-1], index[:, 1:]
-    else:
-        positions = start[:, None] + pixels * step
-        lower = positions.floor()
-        share = positions - lower
-        below = lower.long()
-        above = below + 1
-        index = torch.stack([below, above], dim=-1).flatten(1)
-    low, high = 1 - share, share
-    if outside == "zero":
-        low = low * ((below >= 0) & (below < extent))
-        high = high * ((above >= 0) & (above < extent))
-    return index.clamp(0, extent - 1), low, high
+        return index, (start - lower)[:, None]
+    positions = start[:, None] + torch.arange(count, device=centre.device) * step
+    lower = positions.floor()
+    below = lower.long()
+    return torch.stack([below, below + 1], dim=-1).flatten(1), positions - lower
 
 
 def sample_positions(volumes: Volumes, which: Tensor, positions_mm: Tensor, *, outside: str) -> Tensor:
@@ -168,21 +169,25 @@ def sample_positions(volumes: Volumes, which: Tensor, positions_mm: Tensor, *, o
     out = torch.empty(positions_mm.shape[:-1], device=positions_mm.device)
     for part in _chunks(len(positions_mm), 2**volumes.ndim * out.shape[1], positions_mm.device):
         first = volumes.first[which[part], None]
-        beside = []  # per axis: address and weight of the lower and of the upper voxel
+        beside = []  # per axis: address, weight and whether inside, of the lower and of the upper voxel
         for axis in range(volumes.ndim):
             extent, stride = volumes.shape[-1 - axis], volumes.strides[-1 - axis]
             position = positions_mm[part, :, axis] / volumes.spacing_mm
             lower = position.floor()
             share, index = position - lower, lower.long()
-            pair = [(index, 1 - share), (index + 1, share)]
-            if outside == "zero":
-                pair = [(i, weight * ((i >= 0) & (i < extent))) for i, weight in pair]
-            beside.append([(i.clamp(0, extent - 1) * stride, weight) for i, weight in pair])
+            pair = []
+            for neighbour, weight in ((index, 1 - share), (index + 1, share)):
+                held = neighbour.clamp(0, extent - 1)
+                pair.append((held * stride, weight, held == neighbour))
+            beside.append(pair)
         total = torch.zeros_like(out[part])
         for corner in itertools.product(*beside):
-            address = first + sum(place for place, _ in corner)
-            total.addcmul_(volumes.at(address), math.prod((weight for _, weight in corner), start=total.new_ones(())))
-        out[part] = total
+            places, weights, inside = zip(*corner, strict=True)
+            found = volumes.at(sum(places, first))
+            if outside == "zero":
+                found.masked_fill_(~math.prod(inside[1:], start=inside[0]), volumes.low)
+            total.addcmul_(found, math.prod(weights[1:], start=weights[0]))
+        out[part] = volumes.scaled(total)
     return out
 
 
@@ -221,10 +226,8 @@ def open_volume(image: Image, task: Task, spacing_mm: float, *, device: torch.de
             strides = tuple(stride // stored.array.itemsize for stride in grid.array.strides)
             values = torch.from_numpy(stored.array.reshape(-1)).to(device)
             first = torch.tensor([address], device=device)
-            shape = tuple(grid.array.shape)
-            return Volumes(values, first, shape, strides, low, high, spacing_mm), bounding_box_mm(grid)[
-                0
-            ] + spacing_mm / 2
+            volumes = Volumes(values, first, tuple(grid.array.shape), strides, low, high, spacing_mm, clip=True)
+            return volumes, bounding_box_mm(grid)[0] + spacing_mm / 2
     prepared = prepare(image, task, spacing_mm)
     tensor = torch.from_numpy(np.ascontiguousarray(prepared.array))[None, None].to(device)
     return Volumes.of(tensor, spacing_mm), prepared.origin_mm

@@ -43,7 +43,7 @@ def _volumes(ndim: int = 3) -> Volumes:
 def test_the_network_of_the_paper() -> None:
     settings = method.preset_settings("paper", TASK)
     mean, basis = np.zeros((10, 3)), np.eye(30)[:15].reshape(15, 10, 3)
-    network = method._network(TASK, settings, ShapeSpace(mean, basis, np.ones(15)))
+    network = method.build_network(TASK, settings, ShapeSpace(mean, basis, np.ones(15)))
     kernels = [(layer.in_channels, layer.out_channels) for layer in network.body if isinstance(layer, nn.Conv2d)]
     assert kernels == [(30, 32), (32, 64), (64, 128), (128, 256), (256, 512)]
     assert network.body(torch.zeros(1, 30, 101, 101)).shape == (1, 512, 1, 1)

@@ -53,7 +53,8 @@ def test_grey_values_are_those_of_the_place_in_space() -> None:
         assert inside.sum() > 100
         np.testing.assert_allclose(found[inside], (places @ gradient)[inside], atol=1e-3)
         beyond = ((inner < -1) | (inner > np.array(image.size))).any(axis=1)
-        assert beyond.any() and (found[beyond] == image.array.min()).all()
+        assert beyond.any()
+        np.testing.assert_allclose(found[beyond], image.array.min(), atol=1e-3)
         assert cut.contains(points).all()
 
 
