@@ -1,6 +1,6 @@
-"""Coverage-guided fuzzing of the parsers (atheris, which is not among the kit's requirements).
+"""Coverage-guided fuzzing of the parsers with atheris, for as long as one likes; `test_fuzz.py` runs it for a while.
 
-    pip install atheris
+    pip install 'landmark-challenge-kit[fuzz]'
     python tests/evaluation/fuzz_parsers.py -max_total_time=120
 
 Anything but a ChallengeError is a finding; the input that caused it is written beside.
@@ -22,8 +22,10 @@ with atheris.instrument_imports(include=["landmark_challenge", "landmark_evaluat
     from landmark_challenge.landmarks import Landmarks, from_platform_json, to_platform_json
     from landmark_challenge.task import load_task
     from landmark_evaluation.answers import read_covariance
+    from landmark_evaluation.entries import submission_from_details
     from landmark_evaluation.pairing import parse_duration_s, read_submission
     from landmark_evaluation.references import open_reference
+    from landmark_evaluation.results import read_metrics
 
 TASK = load_task("hippocampus-5")
 ROOT = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -34,6 +36,7 @@ def make_arena() -> None:
     points = Landmarks(TASK.names, np.arange(3 * len(TASK.names), dtype=float).reshape(-1, 3))
     with DatasetWriter(ROOT / "data", TASK, source="fuzz", licence="none") as writer:
         writer.add(Case("one", "test", "one"), None, {"reference": points})
+    (ROOT / "result").mkdir()
     output = ROOT / "p" / "pk" / "output"
     output.mkdir(parents=True)
     (output / "anatomical-landmarks.json").write_text(json.dumps(to_platform_json(points)))
@@ -53,8 +56,14 @@ def one_input(data: bytes) -> None:
             path = ROOT / "uncertainty.json"
             path.write_bytes(content)
             read_covariance(path, names=TASK.names)
-        elif kind < b"\xa0":
+        elif kind < b"\x90":
             parse_duration_s(content.decode(errors="replace"), source="fuzz")
+        elif kind < b"\xb0":
+            (ROOT / "result" / "metrics.json").write_bytes(content)
+            read_metrics(ROOT / "result")
+        elif kind < b"\xd0":
+            (ROOT / "result" / "details.json").write_bytes(content)
+            submission_from_details(ROOT / "result" / "details.json", TRUTH)
         else:
             (ROOT / "p" / "predictions.json").write_bytes(content)
             read_submission(ROOT / "p", TRUTH)

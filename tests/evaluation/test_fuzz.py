@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -248,3 +249,15 @@ def test_a_pipe_does_not_make_it_hang(arena):
         assert "there is none" in scored_or_refused(arena)
     finally:
         Path(target).unlink()
+
+
+@pytest.mark.slow
+def test_coverage_guided_fuzzing_finds_nothing(tmp_path):
+    pytest.importorskip("atheris", reason="pip install 'landmark-challenge-kit[fuzz]'")
+    program = Path(__file__).with_name("fuzz_parsers.py")
+    seconds = os.environ.get("LANDMARKS_FUZZ_SECONDS", "60")
+    limits = [f"-max_total_time={seconds}", "-rss_limit_mb=1024", "-timeout=10", f"-artifact_prefix={tmp_path}/"]
+    outcome = subprocess.run([sys.executable, program, *limits], capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr[-2000:]
+    runs = re.search(r"Done (\d+) runs", outcome.stderr)
+    assert runs and int(runs[1]) > 1000, outcome.stderr[-500:]

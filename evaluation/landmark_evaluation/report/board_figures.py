@@ -7,6 +7,8 @@ from ..leaderboard import Leaderboard
 from ..ranking import ALPHA
 from .theme import PALETTE, new_figure
 
+CHARACTER_IN = 0.08
+
 
 def intervals(board: Leaderboard) -> Figure:
     """The first ranking column of every submission with its 95 % interval, best on top."""
@@ -36,17 +38,16 @@ def rank_stability(board: Leaderboard) -> Figure:
     if board.stability is None:
         raise ValueError("no ranks without errors per case")
     n = len(board.rows)
-    side = max(2.2, 0.7 + 0.3 * n)
-    figure = new_figure(min(7.2, side + 1.6), side)
+    figure = _grid_figure(board)
     axes = figure.add_subplot()
     share = board.stability.share
     places, ranks = np.nonzero(share >= 0.005)
     axes.scatter(ranks + 1, n - places, s=150 * share[places, ranks], color=PALETTE["--blue"], linewidths=0)
     if n <= 10:
         for place, rank in zip(places, ranks, strict=True):
-            axes.annotate(f"{100 * share[place, rank]:.0f}", (rank + 1, n - place), xytext=(8, -3),
-                          textcoords="offset points", fontsize=6.5, color=PALETTE["--muted"])  # fmt: skip
-    axes.set(xlim=(0.4, n + 0.8), ylim=(0.4, n + 0.6), xlabel="rank in resamples (% of resamples)")
+            axes.annotate(f"{100 * share[place, rank]:.0f} %", (rank + 1, n - place), xytext=(8, -3),
+                          textcoords="offset points", fontsize=7, color=PALETTE["--muted"])  # fmt: skip
+    axes.set(xlim=(0.5, n + 0.9), ylim=(0.4, n + 0.6), xlabel="rank in resamples")
     axes.set_xticks(range(1, n + 1))
     axes.set_yticks([n - k for k in range(n)], [row.entry.name for row in board.rows])
     return figure
@@ -60,15 +61,20 @@ def significance(board: Leaderboard) -> Figure:
         if pair.p_holm < ALPHA:
             row, column = (pair.first, pair.second) if pair.effect < 0 else (pair.second, pair.first)
             better[row, column] = True
-    side = max(2.2, 0.7 + 0.3 * n)
-    figure = new_figure(min(7.2, side + 1.6), side + 0.6)
+    figure = _grid_figure(board)
     axes = figure.add_subplot()
     for chosen, colour in ((better, "--green"), (~better & ~np.eye(n, dtype=bool), "--line")):
         rows, columns = np.nonzero(chosen)
         axes.scatter(columns, n - rows, s=60, marker="s", linewidths=0, color=PALETTE[colour])
-    names = [row.entry.name for row in board.rows]
-    axes.set_xticks(range(n), names, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks([n - k for k in range(n)], names)
+    axes.set_xticks(range(n), [str(k + 1) for k in range(n)])
+    axes.set_yticks([n - k for k in range(n)], [f"{row.entry.name}  {k + 1}" for k, row in enumerate(board.rows)])
     axes.set(xlim=(-0.6, n - 0.4), ylim=(0.4, n + 0.6))
     axes.grid(visible=False)
     return figure
+
+
+def _grid_figure(board: Leaderboard) -> Figure:
+    """A figure of one row and column per submission, wide enough for the longest name."""
+    n = len(board.rows)
+    names_in = CHARACTER_IN * max(len(row.entry.name) for row in board.rows)
+    return new_figure(min(7.2, max(3.6, 0.6 + names_in + (0.6 if n <= 10 else 0.32) * n)), 0.8 + 0.3 * n)

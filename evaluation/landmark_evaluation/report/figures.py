@@ -99,21 +99,30 @@ def landmark_boxes(
 
 
 def case_errors(error_mm: NDArray[np.float64], *, observers_mm: float | None = None) -> Figure:
-    """Mean and largest error of every case, worst first; the observers' mean error as a line."""
+    """Mean and largest error of every case, worst first; the observers' mean error as a line.
+
+    Where a few cases lie far above the rest (a missing landmark) the axis ends below them, and arrows stand for them.
+    """
     scored = error_mm[np.isfinite(error_mm).any(axis=1)]
     means, largest = np.nanmean(scored, axis=1), np.nanmax(scored, axis=1)
     order = np.argsort(-means, kind="stable")
     figure = new_figure(7.2, 2.9)
     axes = figure.add_subplot()
     place = np.arange(1, means.size + 1)
+    usual = 1.5 * float(np.quantile(largest, 0.95))
+    top = usual if largest.max() > 2 * usual > 0 else None
     axes.vlines(place, means[order], largest[order], color=PALETTE["--line"], linewidth=1.2)
     axes.plot(place, largest[order], ".", color=PALETTE["--orange"], markersize=3, label="largest error of the case")
     axes.plot(place, means[order], ".", color=PALETTE["--blue"], markersize=4, label="mean error of the case")
+    if top is not None:
+        beyond = place[largest[order] > top]
+        label = f"beyond, up to {largest.max():.0f} mm"
+        axes.plot(beyond, np.full(beyond.size, 0.97 * top), "^", color=PALETTE["--orange"], markersize=4, label=label)
     if observers_mm is not None:
         axes.axhline(
             observers_mm, color=PALETTE["--muted"], linestyle="--", linewidth=1.4, label="mean of the observers"
         )
-    axes.set(xlabel="cases, worst first", ylabel="radial error (mm)", ylim=(0, None))
+    axes.set(xlabel="cases, worst first", ylabel="radial error (mm)", ylim=(0, top))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper right", fontsize=8.5)
     return figure

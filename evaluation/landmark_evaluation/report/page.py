@@ -23,7 +23,9 @@ from .theme import inline_svg, save_figure, styled
 
 WORST_CASES = 20
 CURVE_REACH = 2.0
-SIGNIFICANCE_NOTE = "Filled: the submission of the row is better than the one of the column (Holm, 5 %)."
+SIGNIFICANCE_NOTE = (
+    "Green: the submission of the row is better than the one of the column, numbered as the rows (Holm, 5 %)."
+)
 
 
 def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Dataset | None) -> None:
