@@ -9,6 +9,7 @@ MICCAI. What the texts leave open is as in the authors' code.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,16 +101,18 @@ class LocalAppearance(nn.Module):
             skips.append(across(x))
         x = skips.pop()
         while skips:
-            x = F.interpolate(x, scale_factor=2.0, mode=mode).to(x.dtype) + skips.pop()
-        return self.output(x)  # type: ignore[no-any-return]
+            x = F.interpolate(x, scale_factor=2.0, mode=mode).to(x.dtype).add_(skips.pop())
+        return self.output(x)
 
 
 class OtherLandmarks(nn.Module):
     """The spatial maps of 2016: one convolution, in which a landmark does not see its own local map."""
 
+    others: Tensor
+
     def __init__(self, ndim: int, landmarks: int, architecture: Architecture) -> None:
         super().__init__()
-        self.output = _maps(ndim, landmarks, landmarks, architecture.spatial_kernel)
+        self.output: Any = _maps(ndim, landmarks, landmarks, architecture.spatial_kernel)
         # A landmark that is alone would see nothing at all, so that one sees itself.
         others = torch.ones(1, 1) if landmarks == 1 else 1 - torch.eye(landmarks)
         self.register_buffer("others", others.reshape(landmarks, landmarks, *[1] * ndim), persistent=False)
@@ -117,7 +120,8 @@ class OtherLandmarks(nn.Module):
     def forward(self, local: Tensor) -> Tensor:
         """(B, L, ...) -> (B, L, ...), linear."""
         convolve = F.conv2d if local.ndim == 4 else F.conv3d
-        return convolve(local, self.output.weight * self.others, self.output.bias, padding="same")
+        weight = self.output.weight * self.others
+        return convolve(local, weight, self.output.bias, padding=weight.shape[-1] // 2)
 
 
 def enlarged(maps: Tensor, factor: int, *, mode: str) -> Tensor:

@@ -109,7 +109,9 @@ def test_ideal_maps_decode_to_the_point(decoding: str, ndim: int) -> None:
     points = 15 + 2 * torch.rand(1, 3, ndim, generator=torch.Generator().manual_seed(1))
 
     class Ideal(nn.Module):
-        sigma = torch.tensor([1.5, 2.0, 2.5])
+        def __init__(self) -> None:
+            super().__init__()
+            self.sigma = nn.Parameter(torch.tensor([1.5, 2.0, 2.5]))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return method.targets(points, tuple(x.shape[2:]), self.sigma, scale=100.0)
@@ -215,7 +217,9 @@ def test_large_images_are_the_mean_of_their_tiles() -> None:
     seen: list[tuple[int, ...]] = []
 
     class Numbered(nn.Module):
-        sigma = torch.ones(2)
+        def __init__(self) -> None:
+            super().__init__()
+            self.sigma = nn.Parameter(torch.ones(2))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             seen.append(tuple(x.shape[2:]))
