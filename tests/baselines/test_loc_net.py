@@ -315,7 +315,7 @@ def test_a_landmark_at_the_border_is_found_there() -> None:
     chain = method.Chain(2, 1, chosen)
     optimizer = torch.optim.Adam(chain.parameters(), lr=2e-2)
     read = _reader(stores)
-    for _ in range(60):
+    for _ in range(30):
         optimizer.zero_grad()
         method.chain_loss(chain(read, torch.zeros(1, 1, 2)), stores[0].points, chosen, progress=0.5).backward()
         optimizer.step()
