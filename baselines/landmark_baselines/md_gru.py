@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from landmark_challenge.dataset import Dataset
@@ -88,32 +89,55 @@ def make_network(ndim: int, landmarks: int, stage: Stage) -> LocalizationNetwork
 
 
 @torch.inference_mode()
-def run_stage(
-    network: nn.Module, images: Tensor, centres: Tensor, settings: Settings, stage: Stage, *, scale: float = 1.0
+def run_windows(
+    network: nn.Module, windows: Tensor, settings: Settings, stage: Stage, *, scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """What the network of a stage says of windows around `centres`, both (B, L, ndim) in voxels of the images.
+    """What the network of a stage says of windows (B, 1 or L, *size) of 0..1, of voxels `scale` times the stage's.
 
-    images: (B, 1, ...) of 0..1. centres: (B, 1 or L, ndim). Returns coordinates and, in voxels^2, their variances.
+    Returns (B, L, ndim) voxel coordinates in the windows and, in voxels^2, the variances around them.
     """
     with span("resample"):
-        matrices = torch.eye(centres.shape[-1], device=images.device) * scale
-        size = stage.window[::-1]
-        windows = sample_windows(images, centres, size, matrices=matrices.expand(*centres.shape, -1))
-        channels = with_high_pass(windows.flatten(0, 1), settings.high_pass_mm / (stage.spacing_mm * scale))
-    with span("network"), autocast(images.device):
-        logits = network(channels.unflatten(0, centres.shape[:2]))
+        sigma = settings.high_pass_mm / (stage.spacing_mm * scale)
+        channels = with_high_pass(windows.flatten(0, 1).unsqueeze(1), sigma)
+    with span("network"), autocast(windows.device):
+        logits = network(channels.unflatten(0, windows.shape[:2]))
     with span("decode"):
-        inside, variances = decode(logits, stage.window, parabola=settings.parabola)
-    half = (torch.tensor(stage.window, device=images.device) - 1) / 2
-    return centres + (inside - half) * scale, variances * scale**2
+        return decode(logits, stage.window, parabola=settings.parabola)
 
 
+@torch.inference_mode()
 def run_coarse(network: nn.Module, images: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """(B, 1, ...) whole images -> (B, L, ndim) voxel coordinates of the coarse stage, and variances."""
-    extent = images.shape[:1:-1]
+    stage, extent = settings.coarse, images.shape[:1:-1]
+    scale = overview_scale(extent, stage.window)
+    if scale == 1:
+        before = [(side - count) // 2 for side, count in zip(stage.window, extent, strict=True)]
+        with span("resample"):
+            after = [side - count - own for side, count, own in zip(stage.window, extent, before, strict=True)]
+            margins = [margin for pair in zip(before, after, strict=True) for margin in pair]
+            windows = F.pad(images, margins, mode="replicate")
+        inside, variances = run_windows(network, windows, settings, stage)
+        return inside - torch.tensor(before, device=images.device), variances
     centres = ((torch.tensor(extent, device=images.device) - 1) / 2).expand(len(images), 1, -1)
-    scale = overview_scale(extent, settings.coarse.window)
-    return run_stage(network, images, centres, settings, settings.coarse, scale=scale)
+    return _run_around(network, images, centres, settings, stage, scale=scale)
+
+
+def run_fine(network: nn.Module, images: Tensor, estimates: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """(B, 1, ...) images and (B, L, ndim) estimates -> refined ones, in voxels of the fine stage, and variances."""
+    return _run_around(network, images, estimates, settings, settings.fine)
+
+
+@torch.inference_mode()
+def _run_around(
+    network: nn.Module, images: Tensor, centres: Tensor, settings: Settings, stage: Stage, *, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """`run_windows` on windows around `centres` (B, 1 or L, ndim), places and variances in voxels of the images."""
+    with span("resample"):
+        matrices = torch.eye(centres.shape[-1], device=images.device) * scale
+        windows = sample_windows(images, centres, stage.window[::-1], matrices=matrices.expand(*centres.shape, -1))
+    inside, variances = run_windows(network, windows[:, :, 0], settings, stage, scale=scale)
+    half = (torch.tensor(stage.window, device=images.device) - 1) / 2
+    return centres + (inside - half) * scale, variances * scale**2
 
 
 def train(
@@ -210,7 +234,7 @@ def _every_point(model: nn.Module, store: Store, settings: Settings, estimates: 
         if estimates is None:
             found.append(run_coarse(model, images, settings)[0])
         else:
-            found.append(run_stage(model, images, estimates[one.to(estimates.device)], settings, settings.fine)[0])
+            found.append(run_fine(model, images, estimates[one.to(estimates.device)], settings)[0])
     return torch.cat(found)
 
 
@@ -329,7 +353,7 @@ class MDGRULocalizer:
         if fine.spacing_mm != coarse.spacing_mm:
             grid = prepare(image, self.task, fine.spacing_mm)
             points = rescale(points, spacing_from=coarse.spacing_mm, spacing_to=fine.spacing_mm)
-        points, variances = run_stage(self.fine, self._tensor(grid), points, self.settings, fine)
+        points, variances = run_fine(self.fine, self._tensor(grid), points, self.settings)
         return points[0].double(), variances[0].double(), grid, fine.spacing_mm
 
     def mean_shape(self, image: Image) -> Landmarks:

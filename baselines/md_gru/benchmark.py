@@ -1,8 +1,10 @@
 """How fast the MD-GRU layer is: against the plain float32 loop over time, and against this machine's convolution peak.
 
     python baselines/md_gru/benchmark.py [--side 64 --channels 32 --repeats 3 --device cpu]
+    python baselines/md_gru/benchmark.py --volume [--device cpu]
 
-Both run the same weights on the same input, in turn, forward and backward; the best of the repeats counts.
+Both ways run the same weights on the same input, in turn, forward and backward; the best of the repeats counts. With
+--volume the paper's two networks, their weights random, localize one landmark in a volume of 256^3 voxels instead.
 """
 
 import argparse
@@ -10,14 +12,21 @@ import math
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from landmark_baselines import md_gru
 from landmark_baselines.bench import count_gflop, device_name, peak_meter
-from landmark_baselines.blocks import autocast
+from landmark_baselines.blocks import autocast, for_inference
+from landmark_baselines.checkpoints import Model
+from landmark_baselines.cold_start import peak_ram_mb, restart_peak
 from landmark_baselines.md_gru_layer import MDGRU
+from landmark_baselines.stopwatch import measured
 from landmark_baselines.training import set_threads
+from landmark_challenge.images import Image
+from landmark_challenge.task import load_task
 
 
 def plain_loop(layer: MDGRU, x: Tensor) -> Tensor:
@@ -63,6 +72,30 @@ def arithmetic(layer: MDGRU, side: int, inputs: int) -> float:
     return once * (2 * inputs + 3 * layer.channels) / 1e9
 
 
+def localize_volume(device: torch.device, *, repeats: int) -> None:
+    """Print the seconds and the memory of both stages of the preset `paper`, from the decoded image to its point."""
+    task = load_task("brainstem-mr-1")
+    settings = md_gru.preset_settings("paper", task)
+    stages = (settings.coarse, settings.fine)
+    networks = [for_inference(md_gru.make_network(3, 1, stage).to(device)) for stage in stages]
+    model = Model("md_gru", "paper", {}, task, {}, {}, {})
+    localizer = md_gru.MDGRULocalizer(model, settings, *networks, device)
+    image = Image.of(np.random.default_rng(0).integers(0, 1000, (256,) * 3, dtype=np.int16), (1.0, 1.0, 1.0))
+    if device.type == "cpu":
+        restart_peak()
+    for number in range(repeats):
+        begun, processor = time.perf_counter(), time.process_time()
+        with measured() as watch:
+            localizer.localize(image)
+        spans = ", ".join(f"{name} {spent:.2f}" for name, spent in watch.seconds.items())
+        print(
+            f"256^3 voxels, one landmark, both stages, {number + 1}: {time.perf_counter() - begun:.2f} s ({spans}), "
+            f"{time.process_time() - processor:.2f} s of processor time"
+        )
+    memory = torch.cuda.max_memory_reserved(device) / 1e6 if device.type == "cuda" else peak_ram_mb()
+    print(f"{device_name(device)}, {torch.get_num_threads()} threads: peak memory {memory:.0f} MB, weights included")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=64, help="voxels along each axis (64, the paper's)")
@@ -70,10 +103,14 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=32, help="of the states (32, the paper's first layer)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--volume", action="store_true", help="time both stages on a whole volume instead")
     options = parser.parse_args()
     set_threads()
     device = torch.device(options.device)
     torch.manual_seed(0)
+    if options.volume:
+        localize_volume(device, repeats=options.repeats)
+        return
     layer = MDGRU(3, options.inputs, options.channels).to(device)
     x = torch.randn(1, options.inputs, *[options.side] * 3, device=device)
 

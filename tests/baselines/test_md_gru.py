@@ -221,7 +221,7 @@ def test_windows_and_images_agree_on_where_a_point_is(shape: tuple[int, ...], la
     assert (scale > 1) == large
     assert (found[0, 0] - place).abs().max() <= 0.51 * scale
     estimates = torch.stack([place + 3.3, place - 2.6])[None]
-    found, _ = method.run_stage(_Oracle(settings.fine), images, estimates, settings, settings.fine)
+    found, _ = method.run_fine(_Oracle(settings.fine), images, estimates, settings)
     assert (found[0] - place).abs().max() <= 0.51
 
 
