@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from landmark_challenge import image_check
 from landmark_challenge.cli import cli
 
-from .conftest import ROOT, script
+from .conftest import ROOT, docker, script
 
 pytestmark = pytest.mark.docker
 SAMPLES = ROOT / "baselines/template/test"
@@ -53,8 +53,8 @@ def variant(template, tmp_path):
         subprocess.run(["docker", "image", "rm", "--force", tag], check=True, capture_output=True)
 
 
-def check(tag, *arguments):
-    done = CliRunner().invoke(cli, ["check-image", tag, "--cases", str(SAMPLES), "--calls", "12", *map(str, arguments)])
+def check(tag, *arguments, cases=SAMPLES):
+    done = CliRunner().invoke(cli, ["check-image", tag, "--cases", str(cases), "--calls", "12", *map(str, arguments)])
     lines = {line[8:22].strip(): line for line in done.output.splitlines() if line[:6] in ("passed", "FAILED")}
     failed = {name for name, line in lines.items() if line.startswith("FAILED")}
     return done, failed
@@ -111,6 +111,26 @@ def test_an_image_without_a_label_is_taken_as_exec(template, variant):
     done, failed = check(variant(*copied, *entry, base="landmarks-base:light"))
     assert done.exit_code == 0 and failed == set(), done.output
     assert "api-method absent, taken as exec" in done.output
+
+
+REMOVE_SHELLS = """
+import pathlib
+for folder in ("bin", "usr/bin"):
+    for name in ("sh", "bash", "dash", "rbash"):
+        pathlib.Path("/", folder, name).unlink(missing_ok=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("template", "exec"), ("template", "invoke"), ("global_to_local", "invoke")]
+)
+def test_no_shell_is_needed_at_run_time(built, variant, name, mode):
+    remove = ["USER root", f"RUN {json.dumps(['python3', '-c', REMOVE_SHELLS])}", "USER landmarks"]
+    tag = variant(*remove, base=f"{built(name)}:{mode}")
+    gone = docker("run", "--rm", "--network", "none", "--entrypoint", "/bin/sh", tag, "-c", "true", check=False)
+    assert gone.returncode == 127, "the shell is still there"
+    done, failed = check(tag, cases=ROOT / f"baselines/{name}/test")
+    assert done.exit_code == 0 and failed == set(), done.output
 
 
 def test_an_image_larger_than_the_limit_is_found(template, monkeypatch):
