@@ -37,12 +37,14 @@ KILLED_EXIT_CODE = 137
 NO_ANSWER = 0  # the invoke client's status where nothing answered
 MAX_RUN_S = 7 * 86_400
 LOG_LINES = 40
+ENGINE_TIMEOUT_S = 60
+SAVE_TIMEOUT_S = 3600  # the engine says nothing until a large image is packed
 
 
-def connect() -> DockerClient:
+def connect(*, timeout_s: int = ENGINE_TIMEOUT_S) -> DockerClient:
     """The engine that DOCKER_HOST or Docker's default names. Raises ChallengeError where none answers."""
     try:
-        client = DockerClient.from_env()
+        client = DockerClient.from_env(timeout=timeout_s)
         client.ping()
     except (DockerException, OSError):
         raise ChallengeError("docker: wanted a Docker engine, none answers; DOCKER_HOST names it") from None
@@ -120,7 +122,7 @@ def file_in_image(tag: str, path: str) -> str | None:
 
 def save_image(tag: str, path: Path) -> None:
     """Write an image as an upload archive (.tar.gz, exactly one image), whole or not at all. Raises ChallengeError."""
-    client = connect()
+    client = connect(timeout_s=SAVE_TIMEOUT_S)
     partial = path.with_name(path.name + ".part")
     try:
         chunks = client.images.get(tag).save(named=tag)
