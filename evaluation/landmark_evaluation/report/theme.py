@@ -101,5 +101,5 @@ def inline_svg(svg: str, *, label: str, name: str, width_in: float) -> str:
     svg = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", svg, count=1)
     svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg, count=1)
     safe = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    width = f"max-width: {width_in * REM_PER_INCH:.1f}rem"
+    width = f"--width: {width_in * REM_PER_INCH:.1f}rem"
     return svg.replace("<svg ", f'<svg role="img" aria-label="{safe}" style="{width}" ', 1)
