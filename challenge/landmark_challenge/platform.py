@@ -30,6 +30,7 @@ INPUT = Path("/input")
 OUTPUT = Path("/output")
 PORT = 4743
 IMAGE_SUFFIXES = (".mha", ".tif", ".tiff")
+SIGNAL_CHECK_S = 1.0
 ERROR_LINE_LENGTH = 1000  # the platform shows a participant 1024 characters
 
 
@@ -290,7 +291,10 @@ def serve_http(
         if ready is not None:
             ready(server.server_address[1])
         while True:
-            done = calls.get()
+            try:
+                done = calls.get(timeout=SIGNAL_CHECK_S)
+            except queue.Empty:
+                continue  # a SIGTERM that came between the last call and this wait takes effect now
             try:
                 handler()
             except Exception as error:
