@@ -201,12 +201,12 @@ def train(
     deterministic: bool = False,
 ) -> None:
     """Train both networks, one after the other, into a model folder; an interrupted run goes on with `resume`."""
-    settings = _checked(settings or preset_settings(preset, dataset.task))
+    ndim, landmarks = dataset.task.dimension, len(dataset.task.names)
+    settings = _checked(settings or preset_settings(preset, dataset.task), ndim=ndim)
     set_threads()
     fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
     device, main = str(fabric.device), fabric.global_rank == 0
     begun = time.monotonic()
-    ndim, landmarks = dataset.task.dimension, len(dataset.task.names)
     sides = (settings.coordinate.side, settings.heatmap.side)
     frames = {}
     for split in ("train", "validation"):
@@ -382,8 +382,8 @@ def load(model: Path, *, device: str = "cpu") -> HeatmapCoordinate:
     """The localizer in a model folder."""
     set_threads()
     saved = read_model(model)
-    settings = _checked(from_plain(Settings, saved.settings, source=str(model / MODEL_FILE)))
     ndim, landmarks = saved.task.dimension, len(saved.task.names)
+    settings = _checked(from_plain(Settings, saved.settings, source=str(model / MODEL_FILE)), ndim=ndim)
     coordinate: CoordinateNetwork | None = None
     heatmap: unet.UNet | None = None
     if settings.combine != "heatmap":
@@ -424,7 +424,7 @@ def variant_settings(variant: str, settings: Settings) -> Settings:
     return replace(settings, combine=variant)
 
 
-def _checked(settings: Settings) -> Settings:
+def _checked(settings: Settings, *, ndim: int) -> Settings:
     for name, value, known in (
         ("combine", settings.combine, VARIANTS),
         ("loss", settings.heatmap.loss, LOSSES),
@@ -432,6 +432,13 @@ def _checked(settings: Settings) -> Settings:
     ):
         if value not in known:
             raise ChallengeError(f"{name}: wanted one of {', '.join(known)}, got '{value}'")
+    if len(settings.shift) != ndim:
+        raise ChallengeError(f"shift: wanted {ndim} numbers, got {len(settings.shift)}")
+    multiple = settings.heatmap.architecture.multiple
+    if settings.heatmap.side % multiple:
+        raise ChallengeError(f"heatmap.side: wanted a multiple of {multiple}, got {settings.heatmap.side}")
+    if settings.coordinate.architecture.grid(settings.coordinate.side) < 1:
+        raise ChallengeError(f"coordinate.side: wanted more voxels, got {settings.coordinate.side}")
     return settings
 
 

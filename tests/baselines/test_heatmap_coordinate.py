@@ -222,8 +222,10 @@ def test_what_is_not_there_is_refused(tmp_path: Path, tiny_dataset: Path) -> Non
         method.preset_settings("huge", TASK)
     with pytest.raises(ChallengeError, match="variant"):
         method.variant_settings("sum", TINY)
-    for wrong in ("heatmap.loss=dice", "decoding=median", "combine=sum"):
-        with pytest.raises(ChallengeError, match=wrong.partition("=")[0].rpartition(".")[2]):
+    for wrong in (
+        "heatmap.loss=dice", "decoding=median", "combine=sum", "shift=[0.1]", "heatmap.side=130", "coordinate.side=4",
+    ):  # fmt: skip
+        with pytest.raises(ChallengeError, match=wrong.partition("=")[0].replace("heatmap.loss", "loss")):
             method.train(Dataset(tiny_dataset), output=tmp_path, device="cpu", settings=overridden(TINY, [wrong]))
 
 
