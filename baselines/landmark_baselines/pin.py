@@ -439,6 +439,7 @@ def _cpu(task: Task) -> Settings:
         architecture=Architecture((32, 64, 128), hidden=256, dropout=0.3, norm=True),
         schedule=_modern(Schedule(6000, 32, 2e-3, average=0.99, validate_every=500)),
         explained=0.999,
+        rule="B",  # the paper: C, whose probabilities share 1 among all components and leave far starts on their way
         pixel_iterations=round(_PIXEL_WAY_MM / spacing),
     )
 
