@@ -21,7 +21,7 @@ from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image, bounding_box_mm
 from landmark_challenge.landmarks import Landmarks, Localization
 from landmark_challenge.shape_space import ShapeSpace, fit_space
-from landmark_challenge.task import Task
+from landmark_challenge.task import PublishedResult, Task
 
 from .ablation import Row
 from .augmentation import Augmentation, Draws, change_intensity, random_matrices
@@ -383,6 +383,23 @@ STUDY_NOTE = (
     "to PIN5 with both and rules A, B and C (Table 1). Single: a network per landmark, walking in the image from 19 "
     "starts; Multiple: one network for all, walking in the space of landmark sets from 6 (Table 2: PIN5 of both)."
 )
+
+PUBLISHED = {
+    "fetal-us-10": tuple(
+        PublishedResult(
+            method=f"{row} (single landmark: cavum septi pellucidi)",
+            figures=f"mean {error} mm in {seconds} s",
+            source="Li et al., MICCAI 2018, arXiv 1806.06987, Table 1",
+        )
+        for row, error, seconds in (
+            ("PIN1", "7.53 +- 6.48", "3.56"),
+            ("PIN2", "6.45 +- 3.96", "0.09"),
+            ("PIN3", "6.34 +- 3.62", "3.50"),
+            ("PIN4", "6.08 +- 3.90", "0.09"),
+            ("PIN5", "5.47 +- 4.23", "0.09"),
+        )
+    )
+}
 
 
 def _paper(task: Task) -> Settings:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from landmark_baselines import pin as method
+from landmark_baselines import pin_bench
 from landmark_baselines.ablation import rows_of, trainings_of
 from landmark_baselines.augmentation import Augmentation
 from landmark_baselines.method import load_model, train_method
@@ -320,3 +321,20 @@ def test_the_space_is_kept_exact_in_the_smallest_models(tmp_path: Path, tiny_vol
     assert found.path_mm.shape[1:] == (6, 8, 3) and found.last_step_mm.shape == (6,)
     moved = Image.of(image.array, image.spacing_mm, image.origin_mm + [5, -7, 11], image.direction)
     np.testing.assert_allclose(loaded.walk(moved).points_mm - found.points_mm, np.tile([5, -7, 11], (8, 1)), atol=1e-2)
+
+
+def test_the_benchmark_samples_the_same_patches_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pin_bench, "SIZE", (40, 30, 36))
+    monkeypatch.setattr(pin_bench, "PATCH", 9)
+    seen: list[torch.Tensor] = []
+    plain = torch.nn.functional.grid_sample
+    monkeypatch.setattr(pin_bench.F, "grid_sample", lambda *a, **k: seen.append(plain(*a, **k)))
+    ours, other = pin_bench.triples(pin_bench.volume(), 5, device=torch.device("cpu"))
+    patches = ours()
+    other()
+    assert isinstance(patches, torch.Tensor)
+    torch.testing.assert_close(patches.flatten(2), torch.stack([each[0, 0, 0] for each in seen], 1), atol=1e-4, rtol=0)
+    assert pin_bench.volume(2).size == (80, 60, 72)
+    monkeypatch.setattr(pin_bench, "SIZE", (110, 104, 108))
+    found = pin_bench.untrained(torch.device("cpu")).localize(pin_bench.volume())
+    assert len(found.landmarks) == 10
