@@ -28,6 +28,7 @@ SUMMARIES = {
     "explain": "Show why a landmark is where a model says.",
     "evaluate": "Score predictions against a reference.",
     "pack": "Write what an organiser uploads to host a task.",
+    "planes": "Cut a volume along planes through located landmarks.",
     "predict": "Localize the landmarks of single images.",
     "run": "Localize a dataset with a model or a container.",
     "study": "Train and compare the rows of a method's ablation.",
@@ -61,11 +62,7 @@ class LazyGroup(click.Group):
         try:
             module = __import__(module_name, fromlist=[attribute])
         except ModuleNotFoundError as error:
-            if (error.name or "").startswith("landmark_"):
-                raise
-            raise ChallengeError(
-                f"landmarks {cmd_name} needs the package '{error.name}': pip install 'landmark-challenge-kit[all]'"
-            ) from None
+            raise _extra_missing(f"landmarks {cmd_name}", error) from None
         return getattr(module, attribute)
 
 
@@ -79,10 +76,21 @@ def cli() -> None:
     """
 
 
+def _extra_missing(what: str, error: ModuleNotFoundError) -> Exception:
+    """What to say where a library is not there; one of our own modules missing is a fault of ours."""
+    library = (error.name or "").partition(".")[0]
+    if not library or library.startswith("landmark_"):
+        return error
+    return ChallengeError(f"{what} needs the package '{library}': pip install 'landmark-challenge-kit[all]'")
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line: exit code 2 and one line on stderr for bad input, 130 for Ctrl-C."""
     try:
-        return cli.main(args=arguments, prog_name="landmarks")
+        try:
+            return cli.main(args=arguments, prog_name="landmarks")
+        except ModuleNotFoundError as error:  # of a library that is imported only where it is used
+            raise _extra_missing("this command", error) from None
     except ChallengeError as error:
         click.echo(f"landmarks: error: {' '.join(str(error).split())}", err=True)
         sys.exit(2)

@@ -93,6 +93,23 @@ def test_a_missing_extra_says_what_to_install(monkeypatch, capsys) -> None:
     assert "pip install 'landmark-challenge-kit[all]'" in capsys.readouterr().err
 
 
+def test_a_library_missing_in_the_middle_of_a_command_says_what_to_install(monkeypatch, capsys) -> None:
+    def without(library: str):
+        def fail(**_options):
+            raise ModuleNotFoundError(f"No module named '{library}'", name=library)
+
+        return fail
+
+    monkeypatch.setattr(cli, "main", without("no_such_library.stats"))
+    with pytest.raises(SystemExit) as done:
+        main([])
+    assert done.value.code == 2
+    assert "needs the package 'no_such_library'" in capsys.readouterr().err
+    monkeypatch.setattr(cli, "main", without("landmark_challenge.lost"))
+    with pytest.raises(ModuleNotFoundError):
+        main([])
+
+
 def test_interrupting_is_no_success() -> None:
     code = (
         "import landmark_challenge.cli_data as c\n"
