@@ -110,7 +110,9 @@ def write_cut(
     low, high = np.percentile(pixels, PERCENTILES)
     rows, columns = pixels.shape
     scale = LONGEST_PICTURE_IN / max(rows, columns)
-    with styled_figure(scale * columns + 0.2, scale * rows + 0.9) as figure:
+    with styled_figure(scale * columns + 0.2, scale * rows + 1.1) as figure:
+        title = "\n".join(filter(None, (cut.spec.title, cut.comparison)))
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
         axes = figure.add_subplot()
         axes.imshow(pixels, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
         sets = [(reference, REFERENCE, "o", "reference")] if reference is not None else []
@@ -118,15 +120,11 @@ def write_cut(
             if points is not None:
                 index = _in_picture(cut, points)
                 axes.plot(*index.T, mark, color=colour, markersize=8, markerfacecolor="none", label=label)
-        axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), title="\n".join(filter(None, _titles(cut))))
+        axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
         axes.set_axis_off()
         figure.legend(loc="outside lower left", ncols=2)
         pictures: Sequence[Path] = save_figure(figure, folder, name=name)
     return [folder / f"{name}.mha", *pictures]
-
-
-def _titles(cut: PlaneCut) -> tuple[str, str]:
-    return cut.spec.title, cut.comparison
 
 
 def _in_picture(cut: PlaneCut, landmarks: Landmarks) -> NDArray[np.float64]:
