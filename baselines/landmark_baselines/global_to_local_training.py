@@ -86,6 +86,7 @@ def train(
     window, local_curve = 0, list[Point]()
     if settings.local:
         points = _global_points(network.eval(), coarse_judge, settings)
+        torch.manual_seed(seed)  # a run resumed between the stages starts the second one alike
         specialists = placed(PatchNetwork(ndim, landmarks, fine.architecture, specialised=True), device, ndim)
         window, local_curve = _train_local(
             specialists, points, coarse_judge, fine_train[0], fine_judge[0], settings, options

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landmark_baselines import global_to_local as method
+from landmark_baselines import global_to_local_training as training
 from landmark_baselines.blocks import parameter_count
+from landmark_baselines.checkpoints import read_model
 from landmark_baselines.grids import cell_centres
 from landmark_baselines.method import load_model, train_method
 from landmark_baselines.patches import padded
@@ -202,3 +204,30 @@ def test_trains_localizes_and_beats_the_floor(tmp_path: Path, tiny_dataset: Path
     assert errors["model"] < errors["floor"]
     assert (tmp_path / "model" / "weights.safetensors").stat().st_size < 2_000_000
     assert not list((tmp_path / "model").glob("*.checkpoint"))
+
+
+def test_a_run_stopped_between_the_stages_ends_as_one_that_was_not(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse, fine = SETTINGS.global_stage, SETTINGS.local_stage
+    settings = replace(
+        SETTINGS,
+        global_stage=replace(coarse, schedule=replace(coarse.schedule, iterations=3, validate_every=3, batch=2)),
+        local_stage=replace(
+            fine, window=16, schedule=replace(fine.schedule, iterations=2, validate_every=2, batch=2, average=0.0)
+        ),
+    )
+
+    def weights(name: str, **options: bool) -> dict[str, torch.Tensor]:
+        method.train(Dataset(tiny_dataset), output=tmp_path / name, device="cpu", settings=settings, **options)
+        return dict(read_model(tmp_path / name).weights)
+
+    at_once = weights("at-once")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_train_local", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            weights("resumed")
+    resumed = weights("resumed", resume=True)
+    assert at_once.keys() == resumed.keys()
+    for key, value in at_once.items():
+        torch.testing.assert_close(resumed[key], value, rtol=0, atol=0)
