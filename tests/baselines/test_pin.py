@@ -295,9 +295,10 @@ def test_trains_localizes_and_beats_the_floor(tmp_path: Path, tiny_dataset: Path
 def test_single_networks_walk_from_the_middle_to_the_landmarks(tmp_path: Path, tiny_dataset: Path) -> None:
     dataset = Dataset(tiny_dataset)
     tiny = method.variant_settings("C+R, single", method.preset_settings("tiny", dataset.task))
-    schedule = replace(tiny.schedule, iterations=30, validate_every=15, average=0.8, batch=16)
+    schedule = replace(tiny.schedule, iterations=60, validate_every=30, average=0.9)
     architecture = replace(tiny.architecture, widths=(8, 16), hidden=24)
-    settings = replace(tiny, schedule=schedule, spacing_mm=4.0, architecture=architecture)
+    tiny = replace(tiny, augmentation=Augmentation(), rule="C", spacing_mm=4.0)
+    settings = replace(tiny, schedule=schedule, architecture=architecture)
     train_method("pin", dataset, output=tmp_path, device="cpu", settings=settings, preset="tiny")
     image = dataset.image(dataset.cases(split="train")[0].name)
     middle = np.array([*image.index_to_mm([(count - 1) / 2 for count in image.size])[0]])
