@@ -24,7 +24,7 @@ OUTSIDE = ("border", "zero")
 # Voxels looked up at once: a chunk stays in the processor's cache, and a graphics card gets enough to do.
 CHUNK = {"cpu": 300_000, "cuda": 60_000_000}
 # Percentiles are taken from so many voxels of a grid: reading all of a large volume would cost more than the search.
-SAMPLED_VOXELS = 2**20
+SAMPLED_VOXELS = 2**18
 
 
 @dataclass(frozen=True)
