@@ -14,13 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ChallengeError
-from .running import CaseFailedError, Limits, Measured, workspace
+from .running import MODEL_MOUNT, CaseFailedError, Limits, Measured, workspace
 
 RESERVED_MB = 1024  # what the platform keeps of an instance's memory for itself
 LEAST_MB = 512
 
 
-def command(image: Path, input_folder: Path, output_folder: Path, limits: Limits) -> list[str]:
+def command(
+    image: Path, input_folder: Path, output_folder: Path, limits: Limits, *, model: Path | None = None
+) -> list[str]:
     """The command line of one run: nothing of the host but the two folders, no network, read-only image.
 
     >>> " ".join(command(Path("a.sif"), Path("/i"), Path("/o"), Limits())[:5])
@@ -28,6 +30,8 @@ def command(image: Path, input_folder: Path, output_folder: Path, limits: Limits
     """
     words = ["apptainer", "run", "--containall", "--cleanenv", "--no-privs", "--net", "--network", "none"]
     words += ["--bind", f"{input_folder}:/input:ro", "--bind", f"{output_folder}:/output"]
+    if model is not None:
+        words += ["--bind", f"{model}:{MODEL_MOUNT}:ro"]
     environment = {"LOG_LEVEL": "INFO", "PYTHONUNBUFFERED": "1"}
     if limits.strict:
         environment["STRICT"] = "1"
@@ -45,10 +49,10 @@ class ApptainerRunner:
 
     links = False  # the image sees nothing but its own folders
 
-    def __init__(self, image: Path, limits: Limits) -> None:
+    def __init__(self, image: Path, limits: Limits, *, model: Path | None = None) -> None:
         if shutil.which("apptainer") is None:
             raise ChallengeError(f"{image}: wanted the apptainer command, it is not installed")
-        self._image, self._limits = image, limits
+        self._image, self._limits, self._model = image, limits, model
         self._stack = workspace()
         folder = self._stack.__enter__()
         self.input_folder, self.output_folder = folder / "input", folder / "output"
@@ -58,7 +62,7 @@ class ApptainerRunner:
 
     def run(self) -> Measured:
         """Run the image on what lies in the input folder. Raises CaseFailedError."""
-        words = command(self._image, self.input_folder, self.output_folder, self._limits)
+        words = command(self._image, self.input_folder, self.output_folder, self._limits, model=self._model)
         started = time.perf_counter()
         self._process = subprocess.Popen(
             words,
@@ -99,9 +103,9 @@ def last_line(errors: bytes) -> str:
 
 
 @contextmanager
-def apptainer_runner(image: Path, limits: Limits) -> Iterator[ApptainerRunner]:
-    """A runner for an Apptainer file."""
-    runner = ApptainerRunner(image, limits)
+def apptainer_runner(image: Path, limits: Limits, *, model: Path | None = None) -> Iterator[ApptainerRunner]:
+    """A runner for an Apptainer file; `model` takes the place of the one in it."""
+    runner = ApptainerRunner(image, limits, model=model)
     try:
         yield runner
     finally:

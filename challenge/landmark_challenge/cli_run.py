@@ -28,6 +28,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.argument("target", metavar="IMAGE_TAG|MODEL")
 @click.argument("dataset", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Where the predictions go; an unfinished run there goes on.")
+@click.option("--model", type=FOLDER, help="Give this model folder to the image, in place of its own.")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)
 @click.option("--subset", help="Only this part of the split.")
 @click.option("--cases", type=click.IntRange(min=1), help="Only the first so many cases.")
@@ -45,6 +46,7 @@ def run(
     target: str,
     dataset: Path,
     out: Path,
+    model: Path | None,
     split: str,
     subset: str | None,
     cases: int | None,
@@ -70,6 +72,8 @@ def run(
     """
     if (engine == "dask") != (scheduler is not None):
         raise ChallengeError("--engine dask and --scheduler ADDRESS go together, got one of them")
+    if carry and model is not None:
+        raise ChallengeError("--carry and --model do not go together: workers read an image's model by path")
     data = Dataset(dataset)
     chosen = data.cases(split=split, subset=subset)[:cases]
     if not chosen:
@@ -79,7 +83,7 @@ def run(
     limits = Limits(memory_mb=memory_mb, time_s=time_limit_s, gpu=gpu, strict=strict)
     count = workers or default_workers(limits)
     shared = threads or (1 if engine == "dask" else max(1, CORES // count) if count > 1 else None)
-    what = find_target(target, limits=replace(limits, cpus=shared), device=device, threads=shared)
+    what = find_target(target, limits=replace(limits, cpus=shared), device=device, threads=shared, model=model)
     finished = _take_up(out, what.identity, dataset=data, images=images)
     left = [image for image in images if image.name not in finished]
     if finished:

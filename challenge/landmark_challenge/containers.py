@@ -24,7 +24,7 @@ from requests.exceptions import ReadTimeout
 
 from . import invoke_client
 from .errors import ChallengeError
-from .running import CaseFailedError, Limits, Measured, workspace
+from .running import MODEL_MOUNT, CaseFailedError, Limits, Measured, provide_model, workspace
 
 API_METHOD_LABEL = "org.grand-challenge.api-method"
 API_METHODS = ("exec", "invoke")
@@ -222,7 +222,7 @@ class _ImageRunner:
 
     links = False  # a container sees nothing but its own folders
 
-    def __init__(self, tag: str, limits: Limits) -> None:
+    def __init__(self, tag: str, limits: Limits, *, model: Path | None = None) -> None:
         self._tag = tag
         self._limits = limits
         self._client = connect()
@@ -234,6 +234,9 @@ class _ImageRunner:
         self.input_folder.mkdir(mode=0o755)
         self.output_folder.mkdir()
         self.output_folder.chmod(0o777)  # the container's user is another
+        self._model_folder = folder / "model" if model is not None else None
+        if model is not None:
+            provide_model(model, folder / "model")
 
     def close(self) -> None:
         """Give everything back."""
@@ -245,6 +248,8 @@ class _ImageRunner:
             str(self.input_folder): {"bind": "/input", "mode": "ro"},
             str(self.output_folder): {"bind": "/output", "mode": "rw"},
         }
+        if self._model_folder is not None:
+            volumes[str(self._model_folder)] = {"bind": MODEL_MOUNT, "mode": "ro"}
         options = limit_options(self._limits)
         # None takes a variable of the image away, as the platform does.
         options["environment"] |= dict.fromkeys(self._stripped)
@@ -282,8 +287,8 @@ class ExecRunner(_ImageRunner):
 class InvokeRunner(_ImageRunner):
     """One container for many cases, as the platform runs an invoke image; started anew after it died or hung."""
 
-    def __init__(self, tag: str, limits: Limits) -> None:
-        super().__init__(tag, limits)
+    def __init__(self, tag: str, limits: Limits, *, model: Path | None = None) -> None:
+        super().__init__(tag, limits, model=model)
         self._server: Container | None = None
         self._client_side: Container | None = None
         self._watch: _MemoryWatch | None = None
@@ -466,10 +471,10 @@ def _one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def image_runner(tag: str, limits: Limits) -> Iterator[ExecRunner | InvokeRunner]:
-    """A runner for an image in the mode that its label names."""
+def image_runner(tag: str, limits: Limits, *, model: Path | None = None) -> Iterator[ExecRunner | InvokeRunner]:
+    """A runner for an image in the mode that its label names; `model` takes the place of the one in the image."""
     _, method = image_identity(tag)
-    runner = InvokeRunner(tag, limits) if method == "invoke" else ExecRunner(tag, limits)
+    runner = (InvokeRunner if method == "invoke" else ExecRunner)(tag, limits, model=model)
     try:
         yield runner
     finally:

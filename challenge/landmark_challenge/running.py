@@ -23,6 +23,7 @@ from .task import Task
 
 ATTEMPTS = 2
 PASSED_ON = (".mha", ".tif")  # what the platform hands to an algorithm; anything else becomes .mha
+MODEL_MOUNT = "/opt/ml/model"  # where the platform puts a model that is uploaded apart
 
 
 class CaseFailedError(Exception):
@@ -89,6 +90,13 @@ def workspace() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def provide_model(model: Path, folder: Path) -> None:
+    """Copy a model folder to one that is mounted at MODEL_MOUNT, readable for any user, as the platform's is."""
+    shutil.copytree(model, folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def provide_case(task: Task, image: CaseImage, folder: Path, *, links: bool = False) -> None:

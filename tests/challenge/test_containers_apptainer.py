@@ -99,5 +99,7 @@ def test_the_command_line_has_every_limit():
     for part in ("--containall", "--cleanenv", "--no-privs", "--net --network none", "--bind /in:/input:ro", "--nv",
                  "--bind /out:/output", "--env STRICT=1", "--env OMP_NUM_THREADS=3"):  # fmt: skip
         assert part in text
+    given = apptainer.command(Path("a.sif"), Path("/in"), Path("/out"), limits, model=Path("/own"))
+    assert "--bind /own:/opt/ml/model:ro" in " ".join(given) and "/opt/ml/model" not in text
     assert "--nv" not in apptainer.command(Path("a.sif"), Path("/in"), Path("/out"), Limits())
     assert resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY, "the limit is the child's alone"

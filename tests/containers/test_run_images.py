@@ -50,6 +50,22 @@ def test_both_modes_and_the_model_give_identical_bytes(predictions):
     assert found["exec"] == found["invoke"] == found["model"]
 
 
+def test_an_image_takes_a_model_of_ones_own_and_another_run_is_kept_apart(built, predictions, tiny_dataset, tmp_path):
+    model = tmp_path / "model"
+    assert CliRunner().invoke(cli, ["train", "mean_shape", str(tiny_dataset), "--out", str(model)]).exit_code == 0
+    model.chmod(0o700)  # the container's user is another
+    assert run(model, tiny_dataset, "--out", tmp_path / "alone").exit_code == 0
+    for mode in ("exec", "invoke"):
+        image = f"landmarks-mean_shape:{mode}"
+        done = run(image, tiny_dataset, "--out", tmp_path / mode, "--model", model)
+        assert done.exit_code == 0, (done.output, done.exception)
+        assert points(tmp_path / mode) == points(tmp_path / "alone") != points(predictions / mode)
+        mixed = run(image, tiny_dataset, "--out", tmp_path / mode)
+        assert isinstance(mixed.exception, ChallengeError) and "another algorithm" in str(mixed.exception)
+    no_model = run("landmarks-mean_shape:exec", tiny_dataset, "--out", tmp_path / "none", "--model", tiny_dataset)
+    assert isinstance(no_model.exception, ChallengeError) and "model.json" in str(no_model.exception)
+
+
 def test_durations_say_which_mode_ran(predictions):
     for name, key, other in (
         ("exec", "exec_duration", "invoke_duration"),
