@@ -176,8 +176,9 @@ def with_high_pass(windows: Tensor, sigma_voxel: float) -> Tensor:
     smooth = windows
     for axis, count in enumerate(windows.shape[2:], 2):
         blur = _blur_matrix(count, sigma_voxel).to(windows)
-        lines = smooth.reshape(-1, count, math.prod(smooth.shape[axis + 1 :]))
-        smooth = (blur @ lines).reshape(smooth.shape)
+        behind = math.prod(windows.shape[axis + 1 :])
+        lines = smooth.reshape((-1, count, behind) if behind > 1 else (-1, count))
+        smooth = (blur @ lines if behind > 1 else lines @ blur.T).reshape(windows.shape)
     both = torch.cat((windows, windows - smooth), dim=1)
     deviation, mean = torch.std_mean(both, dim=list(range(2, both.ndim)), keepdim=True)
     return (both - mean) / deviation.clamp(min=1e-4)
