@@ -15,7 +15,7 @@ from .pairing import read_submission
 from .references import open_reference
 from .results import DETAILS, METRICS
 from .scoring import Evaluation, evaluate_submission
-from .tables import leaderboard_text, summary
+from .tables import figures_text, leaderboard_text, summary
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -115,7 +115,7 @@ def compare(
         with _report_package():
             from .report.page import write_leaderboard
         write_leaderboard(board, out, curve_limit_mm=2 * task.success_thresholds_mm[-1])
-    click.echo(leaderboard_text(board))
+    click.echo(f"{leaderboard_text(board)}\n\n{figures_text(board)}")
 
 
 def _write_report(evaluation: Evaluation, out: Path, *, title: str, images: Path) -> None:

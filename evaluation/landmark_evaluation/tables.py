@@ -1,9 +1,9 @@
 """The summary that people read on a terminal: protocol, overall line, one line per landmark."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .results import Metrics, Noise, Protocol
+from .results import ErrorSummary, Metrics, Noise, Protocol
 
 if TYPE_CHECKING:
     from .leaderboard import Leaderboard
@@ -51,17 +51,9 @@ def summary(metrics: Metrics) -> str:
     aggregates = metrics.aggregates
     keys = shown_thresholds(list(aggregates.sdr))
     width = max([12, *(len(name) for name in aggregates.landmarks or {})])
-    head = f"{'':<{width}} {'mean':>8} {'SD':>8} {'median':>8} {'IQR':>8}  " + " ".join(
-        f"{'< ' + threshold_text(key):>9}" for key in keys
-    )
-    if metrics.protocol.tie == "inclusive":
-        head = head.replace("< ", "<=")
-    lines = [protocol_line(metrics), head]
+    lines = [protocol_line(metrics), _head(keys, tie=metrics.protocol.tie, width=width)]
     rows = [(name, row.mre_mm, row.sdr) for name, row in (aggregates.landmarks or {}).items()]
-    for name, errors, sdr in [*rows, ("all", aggregates.mre_mm, aggregates.sdr)]:
-        sd = "" if errors.sd is None else f"{errors.sd:.3f}"
-        numbers = f"{errors.mean:8.3f} {sd:>8} {errors.median:8.3f} {errors.iqr:8.3f}"
-        lines.append(f"{name:<{width}} {numbers}  " + " ".join(f"{100 * sdr[key]:7.2f} %" for key in keys))
+    lines += [_line(*row, keys=keys, width=width) for row in [*rows, ("all", aggregates.mre_mm, aggregates.sdr)]]
     span = None if aggregates.confidence is None else aggregates.confidence.mre_mm.get("mean")
     if span is not None:
         low, high = span
@@ -73,6 +65,31 @@ def summary(metrics: Metrics) -> str:
     if aggregates.runtime_s is not None:
         time = aggregates.runtime_s
         lines.append(f"run time per case: mean {time.mean:.2f} s, median {time.median:.2f} s, maximum {time.max:.2f} s")
+    return "\n".join(lines)
+
+
+def _head(keys: Sequence[str], *, tie: str, width: int) -> str:
+    sign = "<=" if tie == "inclusive" else "< "
+    titles = " ".join(f"{sign + threshold_text(key):>9}" for key in keys)
+    return f"{'':<{width}} {'mean':>8} {'SD':>8} {'median':>8} {'IQR':>8}  {titles}"
+
+
+def _line(name: str, errors: ErrorSummary, sdr: Mapping[str, float], *, keys: Sequence[str], width: int) -> str:
+    sd = "" if errors.sd is None else f"{errors.sd:.3f}"
+    numbers = f"{errors.mean:8.3f} {sd:>8} {errors.median:8.3f} {errors.iqr:8.3f}"
+    return f"{name:<{width}} {numbers}  " + " ".join(f"{100 * sdr[key]:7.2f} %" for key in keys)
+
+
+def figures_text(board: "Leaderboard") -> str:
+    """The radial errors in mm, success rates and run times of every submission, in the order of the leaderboard."""
+    entries = [row.entry for row in board.rows]
+    width = max([10, *(len(entry.name) for entry in entries)])
+    keys = shown_thresholds(list(entries[0].metrics.aggregates.sdr))
+    lines = [_head(keys, tie=entries[0].metrics.protocol.tie, width=width) + "   s/case"]
+    for entry in entries:
+        aggregates = entry.metrics.aggregates
+        time = "" if aggregates.runtime_s is None else f"{aggregates.runtime_s.median:.2f}"
+        lines.append(_line(entry.name, aggregates.mre_mm, aggregates.sdr, keys=keys, width=width) + f" {time:>8}")
     return "\n".join(lines)
 
 

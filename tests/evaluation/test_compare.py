@@ -53,6 +53,13 @@ def test_submissions_are_ranked_and_tested(results, tmp_path):
     low, high = metrics["aggregates"]["confidence"]["mre_mm"]["mean"]
     assert float(rows[0]["Mean radial error (mm): 95 % low"]) == pytest.approx(low, rel=1e-5)
     assert float(rows[0]["Mean radial error (mm): 95 % high"]) == pytest.approx(high, rel=1e-5)
+    errors, rates = metrics["aggregates"]["mre_mm"], metrics["aggregates"]["sdr"]
+    head, best, *_ = output.split("\n\n")[1].splitlines()
+    assert head.split()[:4] == ["mean", "SD", "median", "IQR"] and best.split()[0] == "best"
+    figures = [float(cell) for cell in best.split()[1:] if cell != "%"]
+    expected = [errors[key] for key in ("mean", "sd", "median", "iqr")]
+    expected += [100 * rates[key] for key in ("2_0mm", "4_0mm")]  # of the usual ones, those that the task has
+    assert figures[: len(expected)] == pytest.approx(expected, abs=0.006)
     pairs = read(tmp_path / "board/pairs.csv")
     assert {(pair["first"], pair["second"]) for pair in pairs} == {
         ("best", "middle"),
