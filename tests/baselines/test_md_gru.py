@@ -311,9 +311,15 @@ def test_dropconnect_passes_widen_the_covariance_and_leave_the_point(tmp_path: P
 
 def test_trains_localizes_and_beats_the_floor(tmp_path: Path, tiny_dataset: Path) -> None:
     dataset = Dataset(tiny_dataset)
-    settings = _quick(replace(method.preset_settings("tiny", dataset.task), refine=False), 150)
-    plain = replace(settings.coarse.architecture, drop=0.0, head_width=24)
-    coarse = replace(settings.coarse, spacing_mm=8.0, architecture=plain, augmentation=Augmentation())
+    settings = _quick(replace(method.preset_settings("tiny", dataset.task), refine=False), 200)
+    coarse = replace(
+        settings.coarse,
+        spacing_mm=8.0,
+        label_sigma_mm=8.0,
+        architecture=replace(settings.coarse.architecture, drop=0.0, head_width=24),
+        schedule=replace(settings.coarse.schedule, batch=4, learning_rate=2e-2),
+        augmentation=Augmentation(),
+    )
     settings = replace(settings, coarse=coarse)
     train_method("md_gru", dataset, output=tmp_path / "model", device="cpu", settings=settings, preset="tiny")
     train_method("mean_shape", dataset, output=tmp_path / "floor", device="cpu")
