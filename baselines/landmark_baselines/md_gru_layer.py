@@ -80,7 +80,7 @@ class MDGRU(nn.Module):
         total: Tensor | None = None
         for axes in axes_by_shape(x.shape[2:]):
             block = self.checkpoint or BLOCK_STEPS.get(kind, 16)
-            scan = Scan(axes, self.stride, not self.checkpoint, block, dtype)
+            scan = Scan(axes, self.stride, torch.is_grad_enabled() and not self.checkpoint, block, dtype)
             which = [direction for axis in axes for direction in (2 * axis, 2 * axis + 1)]
             chosen = (
                 weight if len(which) == len(weight) else weight[which]
