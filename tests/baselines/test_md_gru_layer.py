@@ -241,3 +241,17 @@ def test_all_directions_of_a_cube_are_one_group() -> None:
     assert axes_by_shape((8, 8, 8)) == [(0, 1, 2)]
     assert axes_by_shape((8, 4, 4)) == [(0,), (1, 2)]
     assert axes_by_shape((4, 8, 4)) == [(0,), (1,), (2,)]  # slices of 8x4 and of 4x8 are not the same
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("checkpoint", [0, 4])
+def test_a_graphics_card_computes_the_same(checkpoint: int) -> None:
+    found = {}
+    for device in ("cpu", "cuda"):
+        layer = _layer(3, 2, 4, kernel=3, checkpoint=checkpoint).to(device)
+        x = torch.randn(2, 2, 8, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(device)
+        out = layer(x.requires_grad_())
+        gradients = torch.autograd.grad(out.square().sum(), (x, *layer.parameters()))
+        found[device] = [out.detach().cpu(), *(gradient.cpu() for gradient in gradients)]
+    for on_cpu, on_cuda in zip(found["cpu"], found["cuda"], strict=True):
+        torch.testing.assert_close(on_cuda, on_cpu, rtol=1e-9, atol=1e-11)
