@@ -1,5 +1,5 @@
 """Heatmap U-Net: one U-Net at one resolution gives a map per landmark, and the map its point. The plain baseline of
-Huang et al., arXiv 2007.05355 (2D, section 3.4) and of Ma et al., "A multi-scale Loc-Net", arXiv 2003.01639 (3D).
+Huang et al., arXiv 2007.05355 (2D, section 3.4) and of Ma et al., arXiv 2003.01639 (3D).
 
 The papers regress Gaussians (`bce`, `mse`). `spatial_cross_entropy` takes the softmax over all voxels as the
 distribution of the landmark instead: it needs no balance of the few voxels near a landmark against the many others.

@@ -30,7 +30,7 @@ from .blocks import autocast, for_inference, parameter_count, placed
 from .checkpoints import MODEL_FILE, Model, mean_shape_of, provenance_of, read_model, save_model
 from .grids import rescale
 from .heatmap_unet import heatmap_loss
-from .heatmaps import argmax_points, centre_of_mass
+from .heatmaps import argmax_points, centre_of_mass, second_moments
 from .presets import from_plain
 from .scales import Change, ImageReader, Reader, StoreReader
 from .stopwatch import span
@@ -53,6 +53,7 @@ class Settings:
     arg-max. weighting: of the scales, `schedule` (the paper) or `even`. map_weight: of a cross-entropy of softmax maps
     with a Gaussian; the paper has none (0). end_to_end: off trains scale after scale. noise_mm: the largest shift of
     the finest crop along an axis. passes: of an image, each with other shifts; 1: one without, and no covariance.
+    map_spread: whether the covariance holds, beside the spread of the passes (the paper's), that of the finest maps.
     """
 
     spacings_mm: tuple[float, ...]
@@ -71,6 +72,7 @@ class Settings:
     end_to_end: bool = True
     noise_mm: float = 5.0
     passes: int = 50
+    map_spread: bool = False
 
     @property
     def noise_voxel(self) -> float:
@@ -226,8 +228,9 @@ def scale_loss(found: Found, points: Tensor, settings: Settings, *, scale: int) 
 
 
 @torch.inference_mode()
-def run(chain: Chain, read: Reader, *, passes: int) -> Tensor:
-    """(passes, L, ndim) points of one image in voxels of the finest scale; only that scale is run for every pass.
+def run(chain: Chain, read: Reader, *, passes: int) -> tuple[Tensor, Tensor]:
+    """(passes, L, ndim) points of one image in voxels of the finest scale, and (passes, L, ndim, ndim) the second
+    moments in voxel^2 of the maps around them, zeros without `map_spread`. Only the finest scale is run for every pass.
 
     The shifts are the same for every image; a single pass has none.
     """
@@ -237,11 +240,23 @@ def run(chain: Chain, read: Reader, *, passes: int) -> Tensor:
         for scale, network in enumerate(coarser):
             points = look(network, scale, read, settings, before=points).points
         if points is None or passes == 1 or settings.noise_voxel == 0:
-            return look(finest, len(coarser), read, settings, before=points).points
+            return _spread_of([look(finest, len(coarser), read, settings, before=points)], settings)
         shifts = torch.rand(passes, *points.shape[1:], generator=torch.Generator().manual_seed(0)) * 2 - 1
         parts = (shifts.to(points) * settings.noise_voxel).split(PASSES_AT_ONCE)
-        found = [look(finest, len(coarser), read, settings, before=points, shifts=part).points for part in parts]
-    return torch.cat(found)
+        found = [look(finest, len(coarser), read, settings, before=points, shifts=part) for part in parts]
+        return _spread_of(found, settings)
+
+
+def _spread_of(found: Sequence[Found], settings: Settings) -> tuple[Tensor, Tensor]:
+    points = torch.cat([part.points for part in found])
+    if not settings.map_spread:
+        return points, points.new_zeros(*points.shape, points.shape[-1])
+    with torch.autocast(points.device.type, enabled=False):
+        spreads = [
+            second_moments(part.maps.flatten(2).softmax(dim=-1).view_as(part.maps), part.points - part.corner)
+            for part in found
+        ]
+    return points, torch.cat(spreads)
 
 
 def train(
@@ -316,7 +331,7 @@ def _fit_together(
     def validate(model: nn.Module) -> float:
         assert isinstance(model, Chain)
         model.eval()
-        points = [run(model, read, passes=1) for read in _cases(judge, settings)]
+        points = [run(model, read, passes=1)[0] for read in _cases(judge, settings)]
         return float(radial_errors_mm(torch.cat(points), judge[-1]).mean())
 
     return {"chain": fit(chain, loss, validate=validate, schedule=settings.schedule, stage="chain", **options)}
@@ -414,7 +429,8 @@ class LocNet:
 
         The paper takes the variances along the axes as uncorrelated. What it calls the 90 % confidence volume follows
         from a covariance: `ellipsoid_90` of `landmarks evaluate`. It tells how much the point depends on where the
-        finest crop is cut, which grows with the error but is smaller than it.
+        finest crop is cut, which is smaller than the error; with `map_spread` the mean spread of the maps is added (the
+        law of total variance), which holds the width that they were taught and is larger. Nothing calibrates either.
         """
         settings = self.settings
         reader = ImageReader(
@@ -426,7 +442,8 @@ class LocNet:
             settings.anti_alias,
             self.device,
         )
-        points = run(self.chain, reader.read, passes=settings.passes).double().cpu().numpy()
+        found, spread = run(self.chain, reader.read, passes=settings.passes)
+        points, spreads = found.double().cpu().numpy(), spread.double().cpu().numpy()
         landmarks = Landmarks(self.task.names, reader.last.index_to_mm(points.mean(axis=0)))
         if len(points) == 1:
             return Localization(landmarks)
@@ -434,7 +451,9 @@ class LocNet:
             apart = (points - points.mean(axis=0)) * settings.spacings_mm[-1]
             covariance = np.zeros((len(self.task.names), 3, 3))
             # the axes of the finest grid are those of space
-            covariance[:, : image.ndim, : image.ndim] = np.einsum("kli,klj->lij", apart, apart) / (len(points) - 1)
+            between = np.einsum("kli,klj->lij", apart, apart) / (len(points) - 1)
+            within = spreads.mean(axis=0) * settings.spacings_mm[-1] ** 2
+            covariance[:, : image.ndim, : image.ndim] = between + within
         return Localization(landmarks, dict(zip(self.task.names, covariance, strict=True)))
 
     def mean_shape(self, image: Image) -> Landmarks:
@@ -471,6 +490,8 @@ def checked(settings: Settings) -> Settings:
         raise ChallengeError(f"loss: wanted a single scale with heatmap, got {len(spacings)}")
     if settings.map_weight > 0 and settings.maps != "softmax":
         raise ChallengeError("map_weight: wanted 0 unless maps are softmax")
+    if settings.map_spread and settings.maps != "softmax":
+        raise ChallengeError("map_spread: wanted false unless maps are softmax")
     if settings.passes < 1 or settings.noise_mm < 0:
         raise ChallengeError(
             f"passes, noise_mm: wanted 1 or more and 0 or more, got {settings.passes} and {settings.noise_mm}"
@@ -597,5 +618,6 @@ _MODERN: dict[str, Any] = {
     "loss": "distance",
     "weighting": "even",
     "map_weight": 1.0,
+    "map_spread": True,
 }
 PRESETS = {"paper": _paper, "fast": _fast, "cpu": _cpu, "tiny": _tiny}

@@ -328,8 +328,8 @@ def test_passes_give_their_mean_and_covariance() -> None:
     image = Image.of(np.random.default_rng(1).normal(size=(40, 44, 36)).astype(np.float32), (1.0, 1.0, 1.0), (3, 4, 5))
     localizer = _localizer(task, PLAIN)
     reader = _image_reader(image, task, average=False).read
-    points = method.run(localizer.chain, reader, passes=6)
-    assert points.shape == (6, 5, 3)
+    points, spreads = method.run(localizer.chain, reader, passes=6)
+    assert points.shape == (6, 5, 3) and not spreads.any()
     found = localizer.localize(image)
     np.testing.assert_allclose(found.landmarks.points_mm, points.mean(dim=0).numpy() + [3, 4, 5], atol=1e-3)
     for number, name in enumerate(task.names):
@@ -338,9 +338,33 @@ def test_passes_give_their_mean_and_covariance() -> None:
         assert np.linalg.eigvalsh(wanted).min() > 0
     alone = replace(localizer, settings=replace(PLAIN, passes=1)).localize(image)
     assert not alone.covariance_mm2
-    one = method.run(localizer.chain, reader, passes=1)
+    one, _ = method.run(localizer.chain, reader, passes=1)
     with torch.no_grad(), autocast(torch.device("cpu")):
         torch.testing.assert_close(one, localizer.chain(reader, torch.zeros(1, 5, 3))[-1].points)
+
+
+def test_the_spread_of_the_maps_is_added_to_that_of_the_passes() -> None:
+    task = load_task("hippocampus-5")
+    image = Image.of(np.random.default_rng(1).normal(size=(40, 44, 36)).astype(np.float32), (1.0, 1.0, 1.0))
+    settings = replace(PLAIN, maps="softmax", passes=4)
+    localizer = _localizer(task, settings)
+    passes = localizer.localize(image)
+    both = replace(localizer, settings=replace(settings, map_spread=True))
+    both.chain.settings = both.settings
+    found = both.localize(image)
+    assert found.landmarks == passes.landmarks
+    maps: list[torch.Tensor] = []
+    handle = both.chain.scales[-1].register_forward_hook(lambda *given: maps.append(given[-1].float()))
+    method.run(both.chain, _image_reader(image, task, average=False).read, passes=4)
+    handle.remove()
+    weights = torch.cat(maps).flatten(2).softmax(dim=-1).double().numpy()
+    side = settings.crop_voxels
+    places = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij")[::-1], axis=-1).reshape(-1, 3)
+    for number, name in enumerate(task.names):
+        within = np.mean([np.cov(places.T, aweights=own, ddof=0) for own in weights[:, number]], axis=0)
+        np.testing.assert_allclose(
+            found.covariance_mm2[name], passes.covariance_mm2[name] + within, rtol=1e-3, atol=1e-3
+        )
 
 
 def test_a_flat_image_has_a_flat_covariance(tiny_dataset: Path) -> None:
