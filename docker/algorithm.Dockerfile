@@ -7,10 +7,11 @@ COPY kit /opt/kit
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/kit && chmod -R a+rX,go-w /opt/kit
 COPY algorithm /opt/algorithm
 COPY wheels /wheels
+# A method that another image puts in the place of this one must run, so its bytecode is checked against the source.
 # /opt/own: what the algorithm's requirements.txt adds to the shared libraries, mostly nothing.
 RUN mkdir -p /opt/own && { ! ls /wheels/*.whl >/dev/null 2>&1 || \
         python3 -m pip install --no-index --no-deps --no-cache-dir --target /opt/own /wheels/*.whl; } \
-    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/algorithm \
+    && python3 -m compileall -q --invalidation-mode checked-hash /opt/algorithm \
     && chmod -R a+rX,go-w /opt/algorithm /opt/own
 
 FROM ${BASE}
