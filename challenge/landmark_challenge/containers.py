@@ -37,6 +37,7 @@ KILLED_EXIT_CODE = 137
 NO_ANSWER = 0  # the invoke client's status where nothing answered
 MAX_RUN_S = 7 * 86_400
 LOG_LINES = 40
+LOG_WAIT_S = 2.0
 ENGINE_TIMEOUT_S = 60
 SAVE_TIMEOUT_S = 3600  # the engine says nothing until a large image is packed
 
@@ -299,6 +300,7 @@ class InvokeRunner(_ImageRunner):
         if self._server is None:
             self._start()
         assert self._server is not None
+        begun = time.time()
         try:
             self._connection.sendall(b"call\n")
             answer = next(self._answers)
@@ -311,7 +313,7 @@ class InvokeRunner(_ImageRunner):
             raise failure
         if answer["status"] != 201:
             what = f"invoke endpoint returned status {answer['status']}, expected 201"
-            raise _failed(f"{what}: {_last_line(self._server)}", self._server)
+            raise _failed(f"{what}: {_last_line(self._server, since=begun)}", self._server)
         peak = 0
         if self._watch is not None:
             self._watch.sample()  # a fast call could fall between two samples
@@ -448,15 +450,20 @@ def _failed(reason: str, container: Container) -> CaseFailedError:
     return failure
 
 
-def _last_line(container: Container) -> str:
-    """The last line on stderr, which is what the platform shows."""
-    lines = _last_lines(container)
+def _last_line(container: Container, *, since: float | None = None) -> str:
+    """The last line on stderr, which is what the platform shows; `since` a time, so that no earlier call's is taken.
+
+    The engine writes its log a little after the program did.
+    """
+    deadline = time.monotonic() + LOG_WAIT_S
+    while not (lines := _last_lines(container, since=since)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     return lines[-1][:1024] if lines else "nothing on stderr"
 
 
-def _last_lines(container: Container) -> list[str]:
+def _last_lines(container: Container, *, since: float | None = None) -> list[str]:
     with suppress(DockerException):
-        text = container.logs(stdout=False, stderr=True, tail=LOG_LINES).decode(errors="replace")
+        text = container.logs(stdout=False, stderr=True, tail=LOG_LINES, since=since).decode(errors="replace")
         return [line.strip() for line in text.splitlines() if line.strip()]
     return []
 
