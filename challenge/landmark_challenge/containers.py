@@ -316,7 +316,9 @@ class InvokeRunner(_ImageRunner):
             raise _failed(f"{what}: {_last_line(self._server, since=begun)}", self._server)
         peak = 0
         if self._watch is not None:
-            self._watch.sample()  # a fast call could fall between two samples
+            # The engine takes up to a second to look, which short calls must not wait for each time.
+            if self._watch.peak_bytes == 0:
+                self._watch.sample()
             peak = self._watch.peak_bytes
         return Measured(exec_s=None, invoke_s=float(answer["seconds"]), peak_memory_mb=peak / 1e6 if peak else None)
 
