@@ -326,19 +326,24 @@ def train(
     """Train the agents into a model folder; `options` are those of `train_single`."""
     chosen = settings or preset_settings(preset, dataset.task)
     _checked(chosen)
-    network = QNetwork(dataset.task.dimension, len(dataset.task.names), chosen.architecture, frames=chosen.frames)
+    networks: list[QNetwork] = []
     explorers: list[Explorer] = []
+
+    def network() -> QNetwork:
+        ndim, agents = dataset.task.dimension, len(dataset.task.names)
+        networks.append(QNetwork(ndim, agents, chosen.architecture, frames=chosen.frames))
+        return networks[0]
 
     def loss(model: nn.Module, step: Step, store: Store) -> Tensor:
         if not explorers:
-            explorers.append(Explorer(network, store, chosen, seed=seed, rank=step.rank))
+            explorers.append(Explorer(networks[0], store, chosen, seed=seed, rank=step.rank))
         return explorers[0].loss(model, step)
 
     train_single(
         "dqn_agent",
         dataset,
         settings=chosen,
-        network=lambda: network,
+        network=network,
         loss_of=loss,
         points_of=lambda model, images: run(model, images, chosen, starts=1).float().mean(dim=1).unsqueeze(0),
         spacing_mm=chosen.spacing_mm,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from landmark_baselines.checkpoints import read_model
 from landmark_baselines.dqn_agent import (
     VARIANTS,
     Architecture,
@@ -179,3 +180,19 @@ def test_scales_that_do_not_fit_are_refused(tiny_dataset: Path, tmp_path: Path) 
     for wrong in (replace(SMALL, scales=Scales((1, 2), (1,))), replace(SMALL, scales=Scales((0,), (1,)))):
         with pytest.raises(ChallengeError, match="scales"):
             train(dataset, settings=wrong, output=tmp_path / "model", device="cpu")
+
+
+def test_the_seed_decides_the_weights(tiny_dataset: Path, tmp_path: Path) -> None:
+    settings = replace(
+        preset_settings("tiny", load_task("ceph-19")),
+        schedule=Schedule(2, 2, 1e-3, validate_every=2),
+        exploration=replace(SMALL.exploration, warm_up=20, longest=5),
+    )
+    models = []
+    for name, seed, before in (("first", 3, 0), ("again", 3, 1), ("other", 4, 1)):
+        torch.manual_seed(before)
+        train(Dataset(tiny_dataset), settings=settings, output=tmp_path / name, device="cpu", seed=seed)
+        models.append(read_model(tmp_path / name).weights)
+    for key, value in models[0].items():
+        torch.testing.assert_close(models[1][key], value, rtol=0, atol=0)
+    assert not torch.equal(models[0]["trunk.0.weight"], models[2]["trunk.0.weight"])
