@@ -17,7 +17,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from landmark_challenge.dataset import Case, Dataset
-from landmark_challenge.errors import ChallengeError
 from landmark_challenge.landmarks import write_landmarks
 from landmark_challenge.platform import Localizer
 
@@ -58,9 +57,7 @@ def measure(
     model: Path, dataset: Dataset, saved: Model, *, split: str = "test", cases: int | None = None, device: str = "auto"
 ) -> dict[str, Any]:
     """All figures of `landmarks bench`, ready for JSON: times in seconds, memory in 10^6 bytes."""
-    chosen = dataset.cases(split=split)[:cases]
-    if not chosen:
-        raise ChallengeError(f"{dataset.folder}: wanted cases in split '{split}', there are none")
+    chosen = dataset.wanted_cases(split)[:cases]
     where = resolve_device(device)
     report(f"cold start with {chosen[0].name}")
     cold = cold_start(model, dataset.image_path(chosen[0].name), device=where)

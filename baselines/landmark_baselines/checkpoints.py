@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from landmark_challenge import files
 from landmark_challenge.dataset import Dataset
@@ -45,6 +45,14 @@ class Model:
         shares = np.array([self.mean_shape[name] for name in names]).reshape(len(names), -1)
         points[:, : image.ndim] = lower + shares * (upper - lower)
         return Landmarks(names, points)
+
+    def load_weights(self, network: nn.Module, folder: Path, *, prefix: str = "") -> None:
+        """Give a network those weights whose names begin with `prefix`. Raises ChallengeError where they are others."""
+        part = {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
+        try:
+            network.load_state_dict(part)
+        except RuntimeError:
+            raise ChallengeError(f"{folder}: wanted the weights of the model.json beside them, got others") from None
 
 
 def save_model(folder: Path, model: Model) -> None:
@@ -96,12 +104,10 @@ def mean_shape_of(dataset: Dataset) -> dict[str, tuple[float, ...]]:
     """
     shares: list[np.ndarray] = []
     ndim = dataset.task.dimension
-    for case in dataset.cases(split="train"):
+    for case in dataset.wanted_cases("train"):
         lower, upper = bounding_box_mm(dataset.image(case.name))
         points = dataset.landmarks(case.name).aligned_mm(dataset.task.names)[:, :ndim]
         shares.append((points - lower) / (upper - lower))
-    if not shares:
-        raise ChallengeError(f"{dataset.folder}: wanted training cases, there are none")
     stacked = np.array(shares)
     seen = np.isfinite(stacked).all(axis=2).any(axis=0)
     if not seen.all():

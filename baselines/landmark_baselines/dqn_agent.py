@@ -398,10 +398,7 @@ def load(model: Path, *, device: str = "cpu") -> DQNAgent:
     _checked(settings)
     ndim = saved.task.dimension
     network = QNetwork(ndim, len(saved.task.names), settings.architecture, frames=settings.frames)
-    try:
-        network.load_state_dict(dict(saved.weights))
-    except RuntimeError:
-        raise ChallengeError(f"{model}: wanted the weights of the model.json beside them, got others") from None
+    saved.load_weights(network, model)
     return DQNAgent(saved, settings, for_inference(placed(network, device, ndim)), torch.device(device))
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image
 from landmark_challenge.landmarks import Landmarks, Localization
 from landmark_challenge.task import Task
@@ -141,10 +140,6 @@ def load(model: Path, *, device: str = "cpu") -> GlobalToLocal:
     for prefix, module in (("global.", network), ("local.", specialists)):
         if module is None:
             continue
-        part = {key.removeprefix(prefix): value for key, value in saved.weights.items() if key.startswith(prefix)}
-        try:
-            module.load_state_dict(part)
-        except RuntimeError:
-            raise ChallengeError(f"{model}: wanted the weights of the model.json beside them, got others") from None
+        saved.load_weights(module, model, prefix=prefix)
         for_inference(placed(module, device, ndim))
     return GlobalToLocal(saved, settings, int(saved.settings["window"]), network, specialists, torch.device(device))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from landmark_challenge.dataset import Dataset
-from landmark_challenge.errors import ChallengeError
 
 from .augmentation import Draws, augmented_batch, change_intensity, random_warp, warp_images, warp_points
 from .blocks import parameter_count, placed
@@ -55,10 +54,7 @@ def train(
     begun = time.monotonic()
     ndim, landmarks = dataset.task.dimension, len(dataset.task.names)
     coarse, fine = settings.global_stage, settings.local_stage
-    cases = {split: dataset.cases(split=split) for split in ("train", "validation")}
-    for split, some in cases.items():
-        if not some:
-            raise ChallengeError(f"{dataset.folder}: wanted {split} cases, there are none")
+    cases = {split: dataset.wanted_cases(split) for split in ("train", "validation")}
     spacings = (coarse.spacing_mm, fine.spacing_mm) if settings.local else (coarse.spacing_mm,)
     coarse_train, *fine_train = load_store(dataset, cases["train"], spacing_mm=spacings, device=device)
     coarse_judge, *fine_judge = load_store(dataset, cases["validation"], spacing_mm=spacings, device=device)

@@ -210,9 +210,7 @@ def train(
     sides = (settings.coordinate.side, settings.heatmap.side)
     frames = {}
     for split in ("train", "validation"):
-        cases = dataset.cases(split=split)
-        if not cases:
-            raise ChallengeError(f"{dataset.folder}: wanted {split} cases, there are none")
+        cases = dataset.wanted_cases(split)
         frames[split] = load_frames(dataset, cases, sides=sides, device=device)
     if main:
         counts = " and ".join(f"{len(parts[0])} {split}" for split, parts in frames.items())
@@ -229,8 +227,7 @@ def train(
             report(f"{name}: {parameter_count(model) / 1e6:.2f} M weights, images of {size} voxels")
 
         def loss(model: nn.Module, step: Step) -> Tensor:
-            with torch.autocast(fabric.device.type, enabled=False):
-                return loss_of(model, step, learn, settings, seed)
+            return loss_of(model, step, learn, settings, seed)
 
         curves[name] = fit(
             model,
@@ -393,11 +390,7 @@ def load(model: Path, *, device: str = "cpu") -> HeatmapCoordinate:
     for prefix, network in (("coordinate.", coordinate), ("heatmap.", heatmap)):
         if network is None:
             continue
-        part = {key.removeprefix(prefix): value for key, value in saved.weights.items() if key.startswith(prefix)}
-        try:
-            network.load_state_dict(part)
-        except RuntimeError:
-            raise ChallengeError(f"{model}: wanted the weights of the model.json beside them, got others") from None
+        saved.load_weights(network, model, prefix=prefix)
         placed(network.eval(), device, ndim)
     if coordinate is not None:
         for_inference(coordinate.features)  # the fully connected layer stays in float32

@@ -183,10 +183,7 @@ def load(model: Path, *, device: str = "cpu") -> HeatmapUNet:
     _decoder(settings)
     ndim = saved.task.dimension
     network = UNet(ndim, len(saved.task.names), settings.architecture)
-    try:
-        network.load_state_dict(dict(saved.weights))
-    except RuntimeError:
-        raise ChallengeError(f"{model}: wanted the weights of the model.json beside them, got others") from None
+    saved.load_weights(network, model)
     return HeatmapUNet(saved, settings, for_inference(placed(network, device, ndim)), torch.device(device))
 
 

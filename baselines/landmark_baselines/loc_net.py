@@ -281,9 +281,7 @@ def train(
     begun = time.monotonic()
     stores: list[list[Store]] = []
     for split in ("train", "validation"):
-        cases = dataset.cases(split=split)
-        if not cases:
-            raise ChallengeError(f"{dataset.folder}: wanted {split} cases, there are none")
+        cases = dataset.wanted_cases(split)
         spacings = settings.spacings_mm
         stores.append(load_store(dataset, cases, spacing_mm=spacings, device=device, average=settings.anti_alias))
     learn, judge = stores
@@ -468,10 +466,7 @@ def load(model: Path, *, device: str = "cpu") -> LocNet:
     settings = checked(from_plain(Settings, saved.settings, source=str(model / MODEL_FILE)))
     ndim = saved.task.dimension
     chain = Chain(ndim, len(saved.task.names), settings)
-    try:
-        chain.load_state_dict(dict(saved.weights))
-    except RuntimeError:
-        raise ChallengeError(f"{model}: wanted the weights of the model.json beside them, got others") from None
+    saved.load_weights(chain, model)
     for_inference(placed(chain, device, ndim))
     return LocNet(saved, settings, chain, torch.device(device))
 

@@ -164,9 +164,7 @@ def train(
     spacings = [settings.coarse.spacing_mm, *[settings.fine.spacing_mm] * settings.refine]
     stores = []
     for split in ("train", "validation"):
-        cases = dataset.cases(split=split)
-        if not cases:
-            raise ChallengeError(f"{dataset.folder}: wanted {split} cases, there are none")
+        cases = dataset.wanted_cases(split)
         stores.append(load_store(dataset, cases, spacing_mm=spacings, device=device))
     learn, judge = stores
     if not settings.coarse.window:
@@ -182,6 +180,7 @@ def train(
     estimates: Tensor | None = None
     for level, name in enumerate(("coarse", "fine")[: len(spacings)]):
         stage = settings.fine if level else settings.coarse
+        torch.manual_seed(seed + level)  # a resumed run begins the fine network as one in one go does
         network = make_network(ndim, landmarks, stage).to(device)
         if main:
             size = " x ".join(str(side) for side in stage.window)
@@ -373,12 +372,7 @@ def load(model: Path, *, device: str = "cpu") -> MDGRULocalizer:
     networks: dict[str, nn.Module] = {}
     for name, stage in (("coarse", settings.coarse), ("fine", settings.fine))[: 1 + settings.refine]:
         network = make_network(ndim, landmarks, stage)
-        prefix = f"{name}."
-        part = {key.removeprefix(prefix): value for key, value in saved.weights.items() if key.startswith(prefix)}
-        try:
-            network.load_state_dict(part)
-        except RuntimeError:
-            raise ChallengeError(f"{model}: wanted the weights of the model.json beside them, got others") from None
+        saved.load_weights(network, model, prefix=f"{name}.")
         networks[name] = for_inference(network.to(device))
     return MDGRULocalizer(saved, settings, networks["coarse"], networks.get("fine"), torch.device(device))
 

@@ -135,13 +135,11 @@ def training_sets(dataset: Dataset, spacing_mm: float) -> tuple[NDArray[np.float
     In the frame of `Volumes`: from the centre of the first voxel of the canonical grid, whose corner is the image's.
     """
     points, extents = [], []
-    for case in dataset.cases(split="train"):
+    for case in dataset.wanted_cases("train"):
         lower, upper = bounding_box_mm(dataset.geometry(case.name))
         known = dataset.landmarks(case.name).aligned_mm(dataset.task.names)[:, : dataset.task.dimension]
         points.append(known - lower - spacing_mm / 2)
         extents.append(np.maximum(upper - lower - spacing_mm, 0))
-    if not points:
-        raise ChallengeError(f"{dataset.folder}: wanted train cases, there are none")
     return np.array(points), np.array(extents)
 
 
@@ -324,9 +322,9 @@ def load(model: Path, *, device: str = "cpu") -> Pin:
         if settings.joint:
             space = ShapeSpace(*(saved.weights[name].double().numpy() for name in SPACE[:3]))
         network = build_network(saved.task, settings, space)
-        network.load_state_dict(dict(saved.weights))
-    except (KeyError, RuntimeError):
+    except KeyError:
         raise ChallengeError(f"{model}: wanted the weights of the model.json beside them, got others") from None
+    saved.load_weights(network, model)
     placed(network, device, 2)
     for part in (network.body, network.regress, network.classify):  # the space stays exact
         for_inference(part)

@@ -166,10 +166,7 @@ def load(model: Path, *, device: str = "cpu") -> Scn:
     settings = from_plain(Settings, saved.settings, source=str(model / MODEL_FILE))
     _checked(settings)
     network = _network(saved.task, settings)
-    try:
-        network.load_state_dict(dict(saved.weights))
-    except RuntimeError:
-        raise ChallengeError(f"{model}: wanted the weights of the model.json beside them, got others") from None
+    saved.load_weights(network, model)
     return Scn(saved, settings, for_inference(placed(network, device, saved.task.dimension)), torch.device(device))
 
 

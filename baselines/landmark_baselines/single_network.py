@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from landmark_challenge.dataset import Dataset
-from landmark_challenge.errors import ChallengeError
 
 from .blocks import parameter_count, placed
 from .checkpoints import Model, mean_shape_of, provenance_of, save_model
@@ -55,9 +54,7 @@ def train_single(
     begun = time.monotonic()
     stores = []
     for split in ("train", "validation"):
-        cases = dataset.cases(split=split)
-        if not cases:
-            raise ChallengeError(f"{dataset.folder}: wanted {split} cases, there are none")
+        cases = dataset.wanted_cases(split)
         stores += load_store(dataset, cases, spacing_mm=(spacing_mm,), device=device)
     learn, judge = stores
     model = placed(network(), device, kernel_axes or dataset.task.dimension)
@@ -69,8 +66,7 @@ def train_single(
         )
 
     def loss(model: nn.Module, step: Step) -> Tensor:
-        with torch.autocast(fabric.device.type, enabled=False):
-            return loss_of(model, step, learn)
+        return loss_of(model, step, learn)
 
     def validate(model: nn.Module) -> float:
         model.eval()

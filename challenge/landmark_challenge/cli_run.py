@@ -75,9 +75,7 @@ def run(
     if carry and model is not None:
         raise ChallengeError("--carry and --model do not go together: workers read an image's model by path")
     data = Dataset(dataset)
-    chosen = data.cases(split=split, subset=subset)[:cases]
-    if not chosen:
-        raise ChallengeError(f"{dataset}: wanted cases in split '{split}', subset '{subset or 'any'}', there are none")
+    chosen = data.wanted_cases(split, subset=subset)[:cases]
     images = [CaseImage(case.name, data.image_path(case.name)) for case in chosen]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that containers are removed
     limits = Limits(memory_mb=memory_mb, time_s=time_limit_s, gpu=gpu, strict=strict)

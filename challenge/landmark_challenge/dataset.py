@@ -67,6 +67,14 @@ class Dataset:
             if (split is None or case.split == split) and (subset is None or case.subset == subset)
         ]
 
+    def wanted_cases(self, split: str, *, subset: str | None = None) -> list[Case]:
+        """The cases of a split, as of `cases`; raises ChallengeError where there are none."""
+        chosen = self.cases(split=split, subset=subset)
+        if not chosen:
+            part = "" if subset is None else f", subset '{subset}'"
+            raise ChallengeError(f"{self.folder}: wanted cases of split '{split}'{part}, there are none")
+        return chosen
+
     def case(self, name: str) -> Case:
         """The case of that name."""
         if name not in self._cases:

@@ -94,9 +94,7 @@ def write_reference(
     observer: whose points are scored in place of the task's rule; the task that travels with the folder says so.
     Raises ChallengeError for a split without cases, or a case without a reference.
     """
-    cases = dataset.cases(split=split, subset=subset)
-    if not cases:
-        raise ChallengeError(f"{dataset.folder}: wanted cases in the split '{split}', there are none")
+    cases = dataset.wanted_cases(split, subset=subset)
     task = dataset.task
     if observer is not None:
         named = ReferenceRule(rule="observer", observers=(observer,))

@@ -15,11 +15,13 @@ from landmark_baselines import global_to_local_training as training
 from landmark_baselines.blocks import parameter_count
 from landmark_baselines.checkpoints import read_model
 from landmark_baselines.grids import cell_centres
-from landmark_baselines.method import load_model, train_method
+from landmark_baselines.method import train_method
 from landmark_baselines.patches import padded
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.task import load_task
+
+from .learning import assert_beats_the_floor
 
 TASK = load_task("ceph-19")
 SETTINGS = method.preset_settings("tiny", TASK)
@@ -191,19 +193,7 @@ def test_trains_localizes_and_beats_the_floor(tmp_path: Path, tiny_dataset: Path
         ),
     )
     train_method("global_to_local", dataset, output=tmp_path / "model", device="cpu", settings=settings, preset="tiny")
-    train_method("mean_shape", dataset, output=tmp_path / "floor", device="cpu")
-    errors = {}
-    for name in ("model", "floor"):
-        localizer = load_model(tmp_path / name, device="cpu")
-        found = []
-        for case in dataset.cases(split="train"):
-            reference = dataset.landmarks(case.name)
-            points = localizer.localize(dataset.image(case.name)).landmarks.aligned_mm(reference.names)
-            found.append(np.linalg.norm(points - reference.points_mm, axis=1).mean())
-        errors[name] = np.mean(found)
-    assert errors["model"] < errors["floor"]
-    assert (tmp_path / "model" / "weights.safetensors").stat().st_size < 2_000_000
-    assert not list((tmp_path / "model").glob("*.checkpoint"))
+    assert_beats_the_floor(tmp_path / "model", dataset, tmp_path / "floor")
 
 
 def test_a_run_stopped_between_the_stages_ends_as_one_that_was_not(

@@ -26,6 +26,8 @@ from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image
 from landmark_challenge.task import load_task
 
+from .learning import floor_mm, training_error_mm
+
 TASK = load_task("spine-mr-11")
 TINY = method.preset_settings("tiny", TASK)
 NAN = float("nan")
@@ -262,18 +264,11 @@ def trained(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_trains_localizes_and_beats_the_floor(trained: Path, tmp_path: Path, tiny_dataset: Path) -> None:
     dataset = Dataset(tiny_dataset)
-    train_method("mean_shape", dataset, output=tmp_path / "floor", device="cpu")
     whole = load_model(trained, device="cpu")
     assert isinstance(whole, method.HeatmapCoordinate)
     shown = {combine: replace(whole, settings=replace(whole.settings, combine=combine)) for combine in method.VARIANTS}
-    errors = {}
-    for name, localizer in {**shown, "floor": load_model(tmp_path / "floor", device="cpu")}.items():
-        found = []
-        for case in dataset.cases(split="train"):
-            reference = dataset.landmarks(case.name)
-            points = localizer.localize(dataset.image(case.name)).landmarks.aligned_mm(reference.names)
-            found.append(np.linalg.norm(points - reference.points_mm, axis=1).mean())
-        errors[name] = np.mean(found)
+    errors = {name: training_error_mm(localizer, dataset) for name, localizer in shown.items()}
+    errors["floor"] = floor_mm(dataset, tmp_path / "floor")
     assert errors["fitted"] < errors["floor"] and errors["heatmap"] < errors["floor"]
     assert len({round(value, 6) for value in errors.values()}) == 5
     assert (trained / "weights.safetensors").stat().st_size < 2_000_000

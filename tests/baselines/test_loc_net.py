@@ -29,6 +29,8 @@ from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image
 from landmark_challenge.task import Intensity, Task, load_task
 
+from .learning import assert_beats_the_floor
+
 CEPH = load_task("ceph-19")
 SMALL = Architecture((4, 6), convolutions=1)
 # Three scales of 4, 2 and 1 mm on crops of 16 voxels, after the paper.
@@ -473,19 +475,7 @@ def test_trains_localizes_and_beats_the_floor(tmp_path: Path, tiny_dataset: Path
         passes=8,
     )
     train_method("loc_net", dataset, output=tmp_path / "model", device="cpu", settings=chosen, preset="tiny")
-    train_method("mean_shape", dataset, output=tmp_path / "floor", device="cpu")
-    errors = {}
-    for name in ("model", "floor"):
-        localizer = load_model(tmp_path / name, device="cpu")
-        found = []
-        for case in dataset.cases(split="train"):
-            reference = dataset.landmarks(case.name)
-            points = localizer.localize(dataset.image(case.name)).landmarks.aligned_mm(reference.names)
-            found.append(np.linalg.norm(points - reference.points_mm, axis=1).mean())
-        errors[name] = np.mean(found)
-    assert errors["model"] < errors["floor"]
-    assert (tmp_path / "model" / "weights.safetensors").stat().st_size < 2_000_000
-    assert not list((tmp_path / "model").glob("*.checkpoint"))
+    assert_beats_the_floor(tmp_path / "model", dataset, tmp_path / "floor")
 
 
 @pytest.mark.slow

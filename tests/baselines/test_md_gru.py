@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from landmark_baselines import md_gru as method
 from landmark_baselines.augmentation import Augmentation
 from landmark_baselines.blocks import parameter_count
-from landmark_baselines.checkpoints import Model
+from landmark_baselines.checkpoints import Model, read_model
 from landmark_baselines.md_gru_layer import MDGRU
 from landmark_baselines.md_gru_network import (
     Architecture,
@@ -35,6 +35,8 @@ from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image
 from landmark_challenge.task import load_task
+
+from .learning import assert_beats_the_floor
 
 BRAINSTEM, CEPH = load_task("brainstem-mr-1"), load_task("ceph-19")
 
@@ -322,19 +324,28 @@ def test_trains_localizes_and_beats_the_floor(tmp_path: Path, tiny_dataset: Path
     )
     settings = replace(settings, coarse=coarse)
     train_method("md_gru", dataset, output=tmp_path / "model", device="cpu", settings=settings, preset="tiny")
-    train_method("mean_shape", dataset, output=tmp_path / "floor", device="cpu")
-    errors = {}
-    for name in ("model", "floor"):
-        localizer = load_model(tmp_path / name, device="cpu")
-        found = []
-        for case in dataset.cases(split="train"):
-            reference = dataset.landmarks(case.name)
-            points = localizer.localize(dataset.image(case.name)).landmarks.aligned_mm(reference.names)
-            found.append(np.linalg.norm(points - reference.points_mm, axis=1).mean())
-        errors[name] = np.mean(found)
-    assert errors["model"] < errors["floor"]
-    assert (tmp_path / "model" / "weights.safetensors").stat().st_size < 2_000_000
-    assert not list((tmp_path / "model").glob("*.checkpoint"))
+    assert_beats_the_floor(tmp_path / "model", dataset, tmp_path / "floor")
+
+
+def test_a_run_stopped_between_the_stages_ends_as_one_that_was_not(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset(tiny_dataset)
+    settings = _quick(method.preset_settings("tiny", dataset.task), 1)
+
+    def weights(name: str, **options: bool) -> dict[str, Tensor]:
+        method.train(dataset, output=tmp_path / name, device="cpu", settings=settings, **options)
+        return dict(read_model(tmp_path / name).weights)
+
+    at_once = weights("at-once")
+    with monkeypatch.context() as patch:
+        patch.setattr(method, "_fine_loss", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            weights("resumed")
+    resumed = weights("resumed", resume=True)
+    assert at_once.keys() == resumed.keys() and any(key.startswith("fine.") for key in at_once)
+    for key, value in at_once.items():
+        torch.testing.assert_close(resumed[key], value, rtol=0, atol=0)
 
 
 def test_both_stages_of_the_paper_take_less_than_650_gflop() -> None:
