@@ -236,10 +236,23 @@ def cases_per_s(folder):
     return (len(times) - 1) / (times[-1] - times[0])
 
 
+def train_one_iteration(data, model):
+    """The networks of the `cpu` preset, as good as untrained."""
+    command = ["train", "global_to_local", data, "--preset", "cpu", "--out", model]
+    for stage in ("global_stage", "local_stage"):
+        command += ["--set", f"{stage}.schedule.iterations=1", "--set", f"{stage}.schedule.validate_every=1"]
+    code = "import sys\nfrom landmark_challenge.cli import main\nmain(sys.argv[1:])"
+    subprocess.run([sys.executable, "-c", code, *map(str, command)], check=True, capture_output=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["arithmetic", "global_to_local"])
 def test_a_second_worker_on_a_second_core_gives_four_fifths_of_its_speed(site, cluster, monkeypatch, what):
-    """Both cores must be quiet. Of one thread per worker; prints what it measured."""
+    """Both cores must be quiet. Of one thread per worker; prints what it measured.
+
+    A case costs Dask, our client and the worker 15 ms beside the method: it has to take some 0.1 s to scale like this,
+    as the `cpu` preset does, and the models of the demo do not.
+    """
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two cores")
     if what == "arithmetic":
@@ -248,8 +261,9 @@ def test_a_second_worker_on_a_second_core_gives_four_fifths_of_its_speed(site, c
     else:
         pytest.importorskip("torch")
         monkeypatch.delenv("PYTHONPATH")
-        model, data, split = ROOT / "baselines/global_to_local/model", site / "data", "train"
-        write_phantoms("ceph-19", data, cases=1000, seed=6)
+        model, data, split = site / "cpu-preset", site / "data", "train"
+        write_phantoms("ceph-19", data, cases=250, seed=6)
+        train_one_iteration(data, model)
     speeds = {}
     for workers in (1, 2):
         address, _ = cluster(workers)
