@@ -469,8 +469,9 @@ def _cpu(task: Task) -> Settings:
         spacing *= 1 if task.pad_to_voxels else 2
         slim = Architecture(25, (8, 16, 16, 16), (3, 3, 3, 3), (128, 64))
     exploration = Exploration(walkers=8, capacity=40_000, warm_up=1000, first_share=0.3, longest=120, near=True)
+    iterations = 6000 if task.dimension == 2 else 4000
     schedule = Schedule(
-        6000, 10, 1e-3, "one-cycle", gradient_norm=10.0, average=0.99, weight_decay=1e-4, validate_every=500
+        iterations, 10, 1e-3, "one-cycle", gradient_norm=10.0, average=0.99, weight_decay=1e-4, validate_every=500
     )
     return Settings(spacing, slim, schedule, exploration, sync_every=200)
 

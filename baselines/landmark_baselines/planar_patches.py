@@ -168,26 +168,31 @@ def sample_positions(volumes: Volumes, which: Tensor, positions_mm: Tensor, *, o
     """Intensities (P, n) at any positions (P, n, ndim) in mm of the images `which` (P,)."""
     out = torch.empty(positions_mm.shape[:-1], device=positions_mm.device)
     for part in _chunks(len(positions_mm), 2**volumes.ndim * out.shape[1], positions_mm.device):
-        first = volumes.first[which[part], None]
-        beside = []  # per axis: address, weight and whether inside, of the lower and of the upper voxel
-        for axis in range(volumes.ndim):
-            extent, stride = volumes.shape[-1 - axis], volumes.strides[-1 - axis]
-            position = positions_mm[part, :, axis] / volumes.spacing_mm
+        # The corners around a position: the lower one, then, axis after axis, all of them and all of them one up.
+        address, ups, shares = volumes.first[which[part], None], [], []
+        inside = [torch.ones((), dtype=torch.bool, device=address.device)]
+        for axis, position in enumerate((positions_mm[part] / volumes.spacing_mm).movedim(-1, 0).contiguous()):
+            last, stride = volumes.shape[-1 - axis] - 1, volumes.strides[-1 - axis]
             lower = position.floor()
-            share, index = position - lower, lower.long()
-            pair = []
-            for neighbour, weight in ((index, 1 - share), (index + 1, share)):
-                held = neighbour.clamp(0, extent - 1)
-                pair.append((held * stride, weight, held == neighbour))
-            beside.append(pair)
-        total = torch.zeros_like(out[part])
-        for corner in itertools.product(*beside):
-            places, weights, inside = zip(*corner, strict=True)
-            found = volumes.at(sum(places, first))
+            below = lower.long()
+            held, above = below.clamp(0, last), (below + 1).clamp(0, last)
+            address = address + held * stride
+            ups.append((above - held) * stride)
+            shares.append(position - lower)
             if outside == "zero":
-                found.masked_fill_(~math.prod(inside[1:], start=inside[0]), volumes.low)
-            total.addcmul_(found, math.prod(weights[1:], start=weights[0]))
-        out[part] = volumes.scaled(total)
+                there = (held == below, above == below + 1)
+                inside = [other & own for own in there for other in inside]
+        corners = [address]
+        for up in ups:
+            corners += [corner + up for corner in corners]
+        found = [volumes.at(corner) for corner in corners]
+        if outside == "zero":
+            for values, within in zip(found, inside, strict=True):
+                values.masked_fill_(~within, volumes.low)
+        for share in reversed(shares):
+            half = len(found) // 2
+            found = [torch.lerp(lower, upper, share) for lower, upper in zip(found[:half], found[half:], strict=True)]
+        out[part] = volumes.scaled(found[0])
     return out
 
 
