@@ -5,7 +5,6 @@ from the centre of an image's first voxel along its axes x, y[, z]. Patches para
 voxels beside them axis by axis, so that their cost does not depend on the size of the image.
 """
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
