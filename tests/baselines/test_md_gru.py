@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from landmark_baselines import md_gru as method
+from landmark_baselines import md_gru_training
 from landmark_baselines.augmentation import Augmentation
 from landmark_baselines.blocks import parameter_count
 from landmark_baselines.checkpoints import Model, read_model
@@ -31,10 +32,12 @@ from landmark_baselines.md_gru_network import (
 )
 from landmark_baselines.method import load_model, train_method
 from landmark_baselines.presets import from_plain, overridden
+from landmark_baselines.store import load_store
+from landmark_baselines.training import Step
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image
-from landmark_challenge.task import load_task
+from landmark_challenge.task import Task, load_task
 
 from .learning import assert_beats_the_floor
 
@@ -233,7 +236,7 @@ def test_windows_lie_at_fractions_so_that_every_class_is_a_label(tmp_path: Path,
     stage = replace(settings.fine, window=(8,) * 3, offset_voxel=0, augmentation=Augmentation())
     stage = replace(stage, schedule=replace(stage.schedule, batch=2))
     settings = replace(settings, fine=stage)
-    store = method.load_store(dataset, dataset.cases(split="train"), spacing_mm=(stage.spacing_mm,))[0]
+    store = load_store(dataset, dataset.cases(split="train"), spacing_mm=(stage.spacing_mm,))[0]
     seen = set()
 
     class Recorder(nn.Module):
@@ -247,15 +250,15 @@ def test_windows_lie_at_fractions_so_that_every_class_is_a_label(tmp_path: Path,
         return torch.zeros(())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(method, "class_loss", record)
+        patch.setattr(md_gru_training, "class_loss", record)
         for step in range(20):
-            method._fine_loss(Recorder(), method.Step(step), store, settings, seed=0)
+            md_gru_training._fine_loss(Recorder(), Step(step), store, settings, seed=0)
     assert seen >= set(range(32))
 
 
 @pytest.mark.parametrize("preset", list(method.PRESETS))
 @pytest.mark.parametrize("task", [BRAINSTEM, CEPH, load_task("hippocampus-5")])
-def test_settings_survive_model_json_and_fit_a_network(preset: str, task: method.Task) -> None:
+def test_settings_survive_model_json_and_fit_a_network(preset: str, task: Task) -> None:
     settings = method.preset_settings(preset, task)
     assert from_plain(method.Settings, asdict(settings), source="model.json") == settings
     shape = (61, 70, 55)[: task.dimension]
@@ -339,7 +342,7 @@ def test_a_run_stopped_between_the_stages_ends_as_one_that_was_not(
 
     at_once = weights("at-once")
     with monkeypatch.context() as patch:
-        patch.setattr(method, "_fine_loss", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(md_gru_training, "_fine_loss", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             weights("resumed")
     resumed = weights("resumed", resume=True)
