@@ -6,7 +6,7 @@ other way, by fixed-point iteration to well below a hundredth of a voxel.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,23 @@ FEW_IMAGES = Augmentation(
     gamma=0.4,
     noise=0.05,
 )
+
+
+# Share of the distance between its nodes up to which a random field hardly ever folds: 99 % of the points in windows
+# with such fields are found again to within 0.3 % of that distance; with a share of 0.3 it is to within 24 %.
+WITHOUT_FOLDS = 0.2
+
+
+def without_folds(augmentation: Augmentation, extent_mm: float) -> Augmentation:
+    """The augmentation for windows whose shortest side is `extent_mm`: as it is, but for an elastic field that folds.
+
+    Where a field folds, a window shows a point of the image several times, and no label is right.
+
+    >>> without_folds(FEW_IMAGES, 40.0).elastic_mm, without_folds(FEW_IMAGES, 12.5).elastic_mm
+    (1.5, 0.5)
+    """
+    limit = WITHOUT_FOLDS * extent_mm / augmentation.elastic_nodes
+    return replace(augmentation, elastic_mm=min(augmentation.elastic_mm, limit))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from landmark_challenge.dataset import Dataset
 
-from .augmentation import Draws, augmented_batch, change_intensity, random_warp, warp_images, warp_points
+from .augmentation import (
+    Draws,
+    augmented_batch,
+    change_intensity,
+    random_warp,
+    warp_images,
+    warp_points,
+    without_folds,
+)
 from .blocks import parameter_count, placed
 from .checkpoints import Model, mean_shape_of, provenance_of, save_model
 from .global_to_local_network import PatchNetwork, Settings, patch_loss, run_global, run_local
@@ -174,8 +182,9 @@ def _local_loss(model: nn.Module, step: Step, store: Store, settings: Settings, 
     offset = draws.symmetric(*points.shape[1:]) / 2 * max(window - 1 - settings.local_margin, 0)
     centres = torch.nan_to_num(points) + on_device(offset, images)
     size = (window,) * (images.ndim - 2)
-    warp = random_warp(centres, size, stage.augmentation, spacing_mm=stage.spacing_mm, draws=draws)
-    windows = change_intensity(warp_images(images, warp)[:, :, 0], stage.augmentation, draws=draws)
+    augmentation = without_folds(stage.augmentation, window * stage.spacing_mm)
+    warp = random_warp(centres, size, augmentation, spacing_mm=stage.spacing_mm, draws=draws)
+    windows = change_intensity(warp_images(images, warp)[:, :, 0], augmentation, draws=draws)
     inside = torch.diagonal(warp_points(points, warp), dim1=1, dim2=2).movedim(-1, 1)
     return patch_loss(model(windows), inside, settings, stride=stage.architecture.stride)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from landmark_baselines.augmentation import (
+    FEW_IMAGES,
     Augmentation,
     Draws,
     change_intensity,
@@ -11,6 +12,7 @@ from landmark_baselines.augmentation import (
     random_warp,
     warp_images,
     warp_points,
+    without_folds,
 )
 from landmark_baselines.patches import sample_points
 
@@ -69,6 +71,24 @@ def test_image_positions_are_those_that_windows_show(ndim: int, augmentation: Au
     every = torch.stack(axes, dim=-1).reshape(1, -1, ndim).expand(2, -1, -1)
     shown = sample_points(images, image_positions(every, warp)).reshape(2, *size)
     torch.testing.assert_close(shown, warp_images(images, warp)[:, 0, 0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("extent_mm", [9.6, 19.2])
+def test_small_windows_do_not_fold(ndim: int, extent_mm: float) -> None:
+    """A point's place in a window shows that point: the inverse that `warp_points` looks for is there."""
+    points = torch.full((200, 1, ndim), 100.0)
+    draws = Draws.of(7, range(200))
+    centres = points + 6 * draws.symmetric(1, ndim)
+
+    def returned_mm(augmentation: Augmentation) -> torch.Tensor:
+        spacing = extent_mm / 24
+        warp = random_warp(centres, (24,) * ndim, augmentation, spacing_mm=spacing, draws=Draws.of(8, range(200)))
+        back = image_positions(warp_points(points, warp)[:, 0], warp)
+        return torch.linalg.vector_norm(back - points, dim=-1).flatten() * spacing
+
+    assert returned_mm(FEW_IMAGES).quantile(0.9) > 0.2  # the fault that is to be avoided
+    assert returned_mm(without_folds(FEW_IMAGES, extent_mm)).quantile(0.98) < 0.02
 
 
 def test_no_change_is_the_identity() -> None:
