@@ -23,6 +23,7 @@ METHODS = {
     "heatmap_coordinate": "landmark_baselines.heatmap_coordinate",
     "dqn_agent": "landmark_baselines.dqn_agent",
     "loc_net": "landmark_baselines.loc_net",
+    "cascade": "landmark_baselines.cascade",
 }
 PRESETS = ("paper", "fast", "cpu", "tiny")
 

@@ -1,5 +1,6 @@
 """The U-Net that methods share, in 2D and 3D (Ronneberger et al., MICCAI 2015; zero-padded, so that sizes stay)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -56,19 +57,30 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, ...) -> (B, outputs, ...) float32."""
-        pool = F.max_pool2d if x.ndim == 4 else F.max_pool3d
-        x = self.down[0](channels_last(x))
-        skips = []
-        for level in list(self.down)[1:]:
-            skips.append(x)
-            x = level(pool(x, 2))
-        for skip, narrow, level in reversed(list(zip(skips, self.narrow, self.up, strict=True))):
-            x = F.interpolate(narrow(x), scale_factor=2.0, mode="nearest")
-            x = level(torch.cat([skip, x], dim=1))
+        x = self.features(x)
         with torch.autocast(x.device.type, enabled=False):
             # one matrix product, which unlike a 1x1 convolution gives maps that lie one after the other in memory
             maps = self.output.weight.float() @ x.float().flatten(2) + self.output.bias.float().unsqueeze(-1)
         return maps.unflatten(2, x.shape[2:])
+
+    def features(self, x: Tensor, *, added: Sequence[Tensor] = ()) -> Tensor:
+        """(B, inputs, ...) -> (B, widths[0], ...), which the last layer reads.
+
+        added: (B, width) to what the first convolutions of each level on the way down give, from full resolution down.
+        """
+        pool = F.max_pool2d if x.ndim == 4 else F.max_pool3d
+        x = channels_last(x)
+        skips: list[Tensor] = []
+        for number, level in enumerate(self.down):
+            x = level(pool(x, 2) if number else x)
+            if added:
+                x = x + added[number].to(x.dtype).reshape(*added[number].shape, *[1] * (x.ndim - 2))
+            skips.append(x)
+        skips.pop()
+        for skip, narrow, level in reversed(list(zip(skips, self.narrow, self.up, strict=True))):
+            x = F.interpolate(narrow(x), scale_factor=2.0, mode="nearest")
+            x = level(torch.cat([skip, x], dim=1))
+        return x
 
 
 def _level(ndim: int, inputs: int, width: int, architecture: Architecture) -> nn.Sequential:

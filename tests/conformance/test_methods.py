@@ -44,6 +44,11 @@ QUICK: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             "heatmap.schedule.validate_every=6",
             "heatmap.schedule.batch=2",
         ),
+        "cascade": tuple(
+            f"{stage}.schedule.{field}"
+            for stage in ("coarse", "middle", "fine")
+            for field in ("iterations=2", "validate_every=2", "batch=2")
+        ),
         "dqn_agent": (
             "schedule.iterations=6",
             "schedule.validate_every=6",

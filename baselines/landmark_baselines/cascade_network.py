@@ -1,0 +1,196 @@
+"""The networks of `cascade` and how they run: a U-Net over the whole image, then U-Nets over crops around landmarks.
+
+All points are voxel coordinates x, y[, z] of the grid of their stage; grids of an image share their outer lower corner.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from landmark_challenge.errors import ChallengeError
+
+from .augmentation import Augmentation
+from .blocks import autocast
+from .grids import rescale
+from .heatmaps import centre_of_mass, local_centre_of_mass, second_moments, window_radius
+from .scales import Reader
+from .stopwatch import span
+from .training import Schedule
+from .unet import Architecture, UNet
+
+STAGES = ("coarse", "middle", "fine")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One network. spacing_mm: of its voxels. sigma_mm: of the Gaussian that its maps are taught. crops: landmarks of
+    an image that a training step looks at, drawn at random; 0 for all.
+    """
+
+    spacing_mm: float
+    architecture: Architecture
+    schedule: Schedule
+    augmentation: Augmentation
+    sigma_mm: float
+    crops: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A preset. The first stage sees the whole image, the others crops of window_voxels around what was found before.
+
+    refinements: how many of the other two stages there are. passes: crops per landmark and stage, all but the first
+    shifted by up to shift_mm along every axis; their points are averaged. joined: the result is the mean of both
+    refinements' points, else the last one's. observers: whether maps are taught the points of every observer whom the
+    reference is made of, else the reference. told: whether a network over crops is told which landmark it looks at
+    before its last layer. distance_weight: of the distance between a map's centre of mass and the reference in mm,
+    beside the cross-entropy.
+    """
+
+    coarse: Stage
+    middle: Stage
+    fine: Stage
+    window_voxels: int
+    refinements: int = 2
+    passes: int = 4
+    shift_mm: float = 1.0
+    joined: bool = True
+    observers: bool = True
+    told: bool = True
+    distance_weight: float = 1.0
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Those that there are, coarse to fine."""
+        return [self.coarse, self.middle, self.fine][: 1 + self.refinements]
+
+    @property
+    def spacings_mm(self) -> tuple[float, ...]:
+        """Of the stages that there are."""
+        return tuple(stage.spacing_mm for stage in self.stages)
+
+
+class CropUNet(UNet):
+    """One U-Net for the crops of all landmarks: (N, 1, *size) and (N,) landmarks -> (N, *size) float32 logits.
+
+    What landmarks have in common is shared. What they have not is a vector per landmark that is added on every level
+    (zero at first), and the last layer. A network of its own for each would see a small part of the crops.
+    """
+
+    def __init__(self, ndim: int, landmarks: int, architecture: Architecture, *, told: bool = True) -> None:
+        super().__init__(ndim, landmarks, architecture)
+        self.told = nn.ModuleList(nn.Embedding(landmarks, width) for width in architecture.widths if told)
+        for vectors in self.told:
+            assert isinstance(vectors, nn.Embedding)
+            nn.init.zeros_(vectors.weight)
+
+    def forward(self, x: Tensor, landmarks: Tensor) -> Tensor:  # type: ignore[override]
+        """The logits of the landmark that each crop was cut for."""
+        features = self.features(x, added=[vectors(landmarks) for vectors in self.told])
+        with torch.autocast(x.device.type, enabled=False):
+            weights = self.output.weight.float()[landmarks].unsqueeze(1)
+            logits = weights @ features.float().flatten(2) + self.output.bias.float()[landmarks].reshape(-1, 1, 1)
+        return logits.reshape(len(x), *x.shape[2:])
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a stage finds. points: (L, ndim) voxels. moments: (L, ndim, ndim) voxel^2, of its maps around their points
+    and of the points of several passes around their mean.
+    """
+
+    points: Tensor
+    moments: Tensor
+
+
+def make_network(ndim: int, landmarks: int, settings: Settings, number: int) -> nn.Module:
+    """The network of stage `number`."""
+    architecture = settings.stages[number].architecture
+    return (
+        CropUNet(ndim, landmarks, architecture, told=settings.told) if number else UNet(ndim, landmarks, architecture)
+    )
+
+
+def shifts_of(settings: Settings, ndim: int) -> Tensor:
+    """(passes, 1, ndim) mm: none, then points that fill the box of +-shift_mm evenly (Sobol), the same for all."""
+    drawn = torch.quasirandom.SobolEngine(ndim).draw(settings.passes)  # begins in the lower corner
+    drawn[0] = 0.5
+    return ((2 * drawn - 1) * settings.shift_mm).unsqueeze(1)
+
+
+@torch.inference_mode()
+def run(networks: Mapping[str, nn.Module], read: Reader, settings: Settings, *, upto: int | None = None) -> list[Found]:
+    """What every stage finds in one image; upto: the last one to run. read: see `scales`."""
+    found: list[Found] = []
+    stages = settings.stages[: None if upto is None else upto + 1]
+    for number, (name, stage) in enumerate(zip(STAGES, stages, strict=False)):
+        if number:
+            coarser = settings.spacings_mm[number - 1]
+            before = rescale(found[-1].points, spacing_from=coarser, spacing_to=stage.spacing_mm)
+            found.append(refine(networks[name], number, before, read, settings))
+        else:
+            found.append(_search(networks[name], read, stage))
+    return found
+
+
+def _search(network: nn.Module, read: Reader, stage: Stage) -> Found:
+    images = read(0, None)
+    with span("network"), autocast(images.device):
+        maps = network(images).float()
+    with span("decode"):
+        maps = maps.flatten(2).softmax(dim=-1).view_as(maps)
+        points = local_centre_of_mass(maps, window_radius(stage.sigma_mm / stage.spacing_mm))
+        return Found(points[0], second_moments(maps, points)[0])
+
+
+def refine(network: nn.Module, number: int, around: Tensor, read: Reader, settings: Settings) -> Found:
+    """Run a network over crops around points (L, ndim), shifted a little in every pass."""
+    stage, (landmarks, ndim) = settings.stages[number], around.shape
+    centres = around + shifts_of(settings, ndim).to(around) / stage.spacing_mm
+    crops = read(number, centres)
+    with span("network"), autocast(crops.device):
+        which = torch.arange(landmarks, device=crops.device).repeat(len(centres))
+        maps = network(crops.flatten(0, 1).unsqueeze(1), which).float().unflatten(0, centres.shape[:2])
+    with span("decode"):
+        maps = maps.flatten(2).softmax(dim=-1).view_as(maps)
+        inside = centre_of_mass(maps)
+        points = centres - (settings.window_voxels - 1) / 2 + inside
+        apart = points - points.mean(dim=0)
+        between = torch.einsum("kli,klj->lij", apart, apart) / len(points)
+        return Found(points.mean(dim=0), second_moments(maps, inside).mean(dim=0) + between)
+
+
+def joined(found: Sequence[Found], settings: Settings) -> Found:
+    """The result, in voxels of the finest stage: the mean of the refinements' points, or the last stage's point."""
+    spacings, last = settings.spacings_mm, found[-1]
+    if not settings.joined or len(found) < 3:
+        return last
+    points, moments = [], []
+    for spacing, part in zip(spacings[1:], found[1:], strict=True):
+        points.append(rescale(part.points, spacing_from=spacing, spacing_to=spacings[-1]))
+        moments.append(part.moments * (spacing / spacings[-1]) ** 2)
+    both = torch.stack(points)
+    apart = both - both.mean(dim=0)
+    between = torch.einsum("kli,klj->lij", apart, apart) / len(both)
+    return Found(both.mean(dim=0), torch.stack(moments).mean(dim=0) + between)
+
+
+def checked(settings: Settings) -> Settings:
+    """The settings, if they fit each other. Raises ChallengeError."""
+    if not 0 <= settings.refinements <= 2:
+        raise ChallengeError(f"refinements: wanted 0, 1 or 2, got {settings.refinements}")
+    spacings = settings.spacings_mm
+    if min(spacings) <= 0 or list(spacings) != sorted(spacings, reverse=True):
+        raise ChallengeError(f"spacing_mm: wanted positive ones, coarse to fine, got {list(spacings)}")
+    for stage in settings.stages[1:]:
+        if settings.window_voxels < 1 or settings.window_voxels % stage.architecture.multiple:
+            raise ChallengeError(
+                f"window_voxels: wanted a multiple of {stage.architecture.multiple}, got {settings.window_voxels}"
+            )
+    if settings.passes < 1 or settings.shift_mm < 0:
+        raise ChallengeError(
+            f"passes, shift_mm: wanted 1 or more and 0 or more, got {settings.passes} and {settings.shift_mm}"
+        )
+    return settings

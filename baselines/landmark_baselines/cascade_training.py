@@ -1,0 +1,265 @@
+"""Training of `cascade`: stage after stage, each refinement around points as wrong as the stage before makes them.
+
+How wrong that is the validation cases tell. (Training cases would not: a network that has seen them errs far less.
+Coarse points of networks that have not, one training per fold, would cost as many trainings; a normal distribution of
+the same width, with a share of far misses, costs none.)
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from landmark_challenge.dataset import Case, Dataset
+
+from .augmentation import Draws, Warp, augmented_batch, change_intensity, random_warp, warp_images, warp_points
+from .blocks import parameter_count, placed
+from .cascade_network import STAGES, Settings, Stage, checked, make_network, run
+from .checkpoints import Model, mean_shape_of, provenance_of, save_model
+from .heatmap_unet import heatmap_loss
+from .heatmaps import centre_of_mass
+from .scales import StoreReader
+from .store import Store, load_store, radial_errors_mm
+from .training import Point, Step, cases_at, clear_checkpoints, fit, launch, report, set_threads
+
+FAR_SHARE = 0.1
+SMALLEST_ERROR_MM = 0.3
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What `heatmap_loss` teaches."""
+
+    sigma_voxel: float
+    loss: str = "spatial_cross_entropy"
+
+
+def fit_stages(
+    dataset: Dataset,
+    settings: Settings,
+    *,
+    output: Path,
+    device: str,
+    seed: int = 0,
+    resume: bool = False,
+    devices: int = 1,
+    nodes: int = 1,
+    deterministic: bool = False,
+    preset: str = "cpu",
+) -> bool:
+    """Train all stages into a model folder, its covariances not calibrated yet; whether this is the main process."""
+    checked(settings)
+    set_threads()
+    fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
+    device, main = str(fabric.device), fabric.global_rank == 0
+    begun = time.monotonic()
+    ndim, landmarks = dataset.task.dimension, len(dataset.task.names)
+    cases = {split: dataset.wanted_cases(split) for split in ("train", "validation")}
+    learn, judge = (
+        load_store(dataset, some, spacing_mm=settings.spacings_mm, device=device) for some in cases.values()
+    )
+    if settings.observers:
+        learn = [with_observers(store, dataset, cases["train"]) for store in learn]
+    if main:
+        report(
+            f"{dataset.task.name}: {len(cases['train'])} training and {len(judge[0])} validation cases in memory "
+            f"after {time.monotonic() - begun:.1f} s"
+        )
+    networks: dict[str, nn.Module] = {}
+    curves: dict[str, list[Point]] = {}
+    error_mm = torch.zeros(landmarks)
+    for number, (name, stage) in enumerate(zip(STAGES, settings.stages, strict=False)):
+        torch.manual_seed(seed + number)  # a resumed run begins a network as one in one go does
+        networks[name] = placed(make_network(ndim, landmarks, settings, number), device, ndim)
+        if main:
+            report(f"{name}: {parameter_count(networks[name]) / 1e6:.2f} M weights")
+        around = StageErrors(judge, settings, networks, number)
+        batches = Batches(learn[number], stage, settings, error_mm, landmarks, seed)
+        curves[name] = fit(
+            networks[name],
+            batches.coarse_loss if number == 0 else batches.crop_loss,
+            fabric=fabric,
+            validate=around.mean_mm,
+            schedule=stage.schedule,
+            folder=output,
+            stage=name,
+            seed=seed,
+            resume=resume,
+        )
+        error_mm = around.spread_mm()
+        if main:
+            report(f"{name}: {float(error_mm.mean()):.2f} mm along an axis in the validation cases (RMS)")
+    if not main:
+        return False
+    weights = {
+        f"{name}.{key}": value for name, network in networks.items() for key, value in network.state_dict().items()
+    }
+    if preset == "tiny":
+        weights = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in weights.items()}
+    provenance = provenance_of(
+        dataset,
+        seed=seed,
+        training_seconds=round(sum(curve[-1].seconds for curve in curves.values() if curve), 1),
+        device=device,
+        processes=fabric.world_size,
+        validation_curve={name: [[p.iteration, p.validation_mm] for p in curve] for name, curve in curves.items()},
+    )
+    shape = mean_shape_of(dataset)
+    save_model(output, Model("cascade", preset, asdict(settings), dataset.task, provenance, shape, weights))
+    clear_checkpoints(output)
+    return True
+
+
+@dataclass(frozen=True)
+class StageErrors:
+    """What the networks up to stage `number` find in the validation cases, and how far off that is."""
+
+    stores: Sequence[Store]
+    settings: Settings
+    networks: dict[str, nn.Module]
+    number: int
+
+    def points(self) -> Tensor:
+        """(N, L, ndim) voxels of the stage."""
+        for network in self.networks.values():
+            network.eval()
+        multiple, alone = self.settings.coarse.architecture.multiple, replace(self.settings, passes=1)
+        found = []
+        for one in torch.arange(len(self.stores[0])).split(1):
+            reader = StoreReader(self.stores, one, self.settings.window_voxels, multiple)
+            found.append(run(self.networks, reader.read, alone, upto=self.number)[-1].points)
+        return torch.stack(found)
+
+    def mean_mm(self, model: nn.Module) -> float:
+        """Mean radial error, with `model` as the network of the stage."""
+        networks = self.networks | {STAGES[self.number]: model}
+        return float(radial_errors_mm(replace(self, networks=networks).points(), self.stores[self.number]).mean())
+
+    def spread_mm(self) -> Tensor:
+        """(L,) root mean square error along an axis: half of the landmark, half of all, since cases are few."""
+        store = self.stores[self.number]
+        squared = (self.points() - store.points).square().mean(dim=-1) * store.spacing_mm**2
+        own = squared.nanmean(dim=0)
+        everyone = squared.nanmean()
+        return ((torch.nan_to_num(own, nan=float(everyone)) + everyone) / 2).sqrt().clamp(min=SMALLEST_ERROR_MM).cpu()
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Draws the batches of a stage and gives their loss. error_mm: (L,) how far crops lie beside their landmarks.
+
+    The points of the store are those of every observer who is taught, and last the reference: (N, O * L, ndim).
+    """
+
+    store: Store
+    stage: Stage
+    settings: Settings
+    error_mm: Tensor
+    landmarks: int
+    seed: int
+
+    @property
+    def taught(self) -> Taught:
+        """The Gaussian in voxels of the stage."""
+        return Taught(self.stage.sigma_mm / self.stage.spacing_mm)
+
+    def coarse_loss(self, model: nn.Module, step: Step) -> Tensor:
+        """Cross-entropy of the maps of whole images."""
+        images, points = augmented_batch(
+            self.store,
+            step.positions(self.stage.schedule.batch),
+            augmentation=self.stage.augmentation,
+            multiple=self.stage.architecture.multiple,
+            seed=self.seed,
+        )
+        maps = model(images).float()
+        return torch.stack([heatmap_loss(maps, part, self.taught) for part in self._observers(points)]).mean()
+
+    def crop_loss(self, model: nn.Module, step: Step) -> Tensor:
+        """Cross-entropy of the maps of crops, and the distance of their centres of mass from the reference."""
+        crops, which, points = self.crops(step)
+        maps = model(crops, which).float().unsqueeze(1)
+        taught = self._observers(points)
+        loss = torch.stack([heatmap_loss(maps, part, self.taught) for part in taught]).mean()
+        reference = points[:, -1]
+        extent = torch.tensor(crops.shape[:1:-1], dtype=reference.dtype, device=reference.device)
+        seen = ((reference >= 0) & (reference <= extent - 1)).all(dim=-1)  # NaN is not
+        offset = centre_of_mass(maps.flatten(2).softmax(dim=-1).view_as(maps))[:, 0] - torch.nan_to_num(reference)
+        # a tenth of a micrometre keeps the slope of the root finite
+        distance = (offset.square().sum(dim=-1) * self.stage.spacing_mm**2 + 1e-8).sqrt()
+        return loss + self.settings.distance_weight * (distance * seen).sum() / seen.sum().clamp(min=1)
+
+    def crops(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, 1, *size) crops, (N,) which landmark each was cut for, (N, O, ndim) its points in voxels of the crop."""
+        positions = step.positions(self.stage.schedule.batch)
+        draws = Draws.of(self.seed, positions)
+        index = cases_at(positions, len(self.store), seed=self.seed)
+        every = self.store.points_of(index).unflatten(1, (-1, self.landmarks)).transpose(1, 2)  # (B, L, O, ndim)
+        ndim, window = every.shape[-1], self.settings.window_voxels
+        size = (window,) * ndim
+        known = torch.isfinite(every[:, :, -1]).all(dim=-1).cpu()
+        # those that are not there come last
+        order = (draws.uniform(self.landmarks) - known.float()).argsort(dim=1)
+        which = order[:, : self.stage.crops or self.landmarks].to(every.device)
+        points = every.gather(1, which[..., None, None].expand(-1, -1, *every.shape[2:]))  # (B, W, O, ndim)
+        count = which.shape[1]
+        near = draws.normal(count, ndim) * self.error_mm[which.cpu()].unsqueeze(-1) / self.stage.spacing_mm
+        far = draws.symmetric(count, ndim) * window / 3
+        beside = torch.where(draws.uniform(count, 1) < FAR_SHARE, far, near.clamp(-window / 3, window / 3))
+        # a landmark that nobody knows is looked for in the lower corner, and its loss is none
+        centres = torch.nan_to_num(points[:, :, -1]) + beside.to(points)
+        flat = centres.flatten(0, 1)
+        images, first = cut(self.store, index.repeat_interleave(count), flat, 2 * window)
+        warp = random_warp(centres, size, self.stage.augmentation, spacing_mm=self.stage.spacing_mm, draws=draws)
+        moved = warp.centres.flatten(0, 1) - first
+        nodes = None if warp.nodes is None else warp.nodes.flatten(0, 1).unsqueeze(1)
+        each = Warp(moved.unsqueeze(1), warp.matrices.flatten(0, 1).unsqueeze(1), nodes, size)
+        crops = warp_images(images, each)[:, :, 0].unflatten(0, (len(index), count)).squeeze(2)
+        crops = change_intensity(crops, self.stage.augmentation, draws=draws)
+        inside = warp_points(points.flatten(0, 1) - first.unsqueeze(1), each)[:, 0]
+        return crops.flatten(0, 1).unsqueeze(1), which.flatten(), inside
+
+    def _observers(self, points: Tensor) -> list[Tensor]:
+        """The points that are taught, of (B, O * L, ndim) or (N, O, ndim): of each observer, or the reference alone."""
+        whole = self.store.points.shape[1] // self.landmarks
+        parts = list(points.chunk(whole, dim=1))
+        return parts[:-1] or parts
+
+
+def cut(store: Store, index: Tensor, centres: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """(N, 1, *size) float32 parts of the images `index` around `centres` (N, ndim), and (N, ndim) their first voxels.
+
+    A part is `side` voxels long, or as long as the image, and inside of it: what is sampled from the part is what would
+    be sampled from the image, as long as it stays within half of `side`.
+    """
+    shape = store.images.shape[2:]
+    size = [min(side, count) for count in shape]
+    room = torch.tensor([count - length for count, length in zip(shape, size, strict=True)][::-1])
+    first = torch.minimum((centres.cpu().round().long() - side // 2).clamp(min=0), room)
+    parts = []
+    for case, corner in zip(index.tolist(), first.tolist(), strict=True):
+        box = tuple(slice(low, low + length) for low, length in zip(reversed(corner), size, strict=True))
+        parts.append(store.images[(case, 0, *box)])
+    return torch.stack(parts).unsqueeze(1).to(centres.device).float().div_(255), first.to(centres)
+
+
+def with_observers(store: Store, dataset: Dataset, cases: Sequence[Case]) -> Store:
+    """The store with the points of all observers of the reference before those of the reference itself."""
+    names = dataset.task.reference.observers
+    if len(names) < 2 or any(name not in dataset.observers for name in names):
+        return store
+    every = []
+    for name in names:
+        apart = [
+            dataset.landmarks(case.name, observer=name).aligned_mm(dataset.task.names)
+            - dataset.landmarks(case.name).aligned_mm(dataset.task.names)
+            for case in cases
+        ]
+        # the axes of a prepared grid are those of space
+        offset = torch.from_numpy(np.array(apart, np.float32))[..., : store.points.shape[-1]] / store.spacing_mm
+        every.append(store.points + offset.to(store.points))
+    return replace(store, points=torch.cat([*every, store.points], dim=1))

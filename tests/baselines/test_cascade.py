@@ -1,0 +1,316 @@
+"""The parts of cascade against what they must give, its geometry as properties, calibration, resume and a training."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chi2
+
+from landmark_baselines import cascade as method
+from landmark_baselines import cascade_network as network
+from landmark_baselines import cascade_training as training
+from landmark_baselines.ablation import rows_of, trainings_of
+from landmark_baselines.augmentation import FEW_IMAGES, Augmentation
+from landmark_baselines.blocks import parameter_count
+from landmark_baselines.checkpoints import read_model
+from landmark_baselines.heatmaps import argmax_points, render_gaussians
+from landmark_baselines.method import load_model, train_method
+from landmark_baselines.patches import sample_windows
+from landmark_baselines.presets import from_plain, overridden
+from landmark_baselines.scales import StoreReader
+from landmark_baselines.store import Store
+from landmark_baselines.training import Schedule, Step
+from landmark_baselines.unet import Architecture, UNet
+from landmark_challenge.dataset import Case, Dataset, DatasetWriter
+from landmark_challenge.errors import ChallengeError
+from landmark_challenge.images import Image
+from landmark_challenge.landmarks import Landmarks
+from landmark_challenge.task import Task, load_task
+
+from .learning import assert_beats_the_floor
+
+CEPH, CCTA = load_task("ceph-19"), load_task("ccta-8")
+SMALL = Architecture((4, 6), convolutions=1)
+STAGE = network.Stage(4.0, SMALL, Schedule(2, 2, 1e-3, validate_every=2), Augmentation(), 4.0)
+# 4, 2 and 1 mm, crops of 16 voxels
+PLAIN = network.Settings(
+    STAGE, replace(STAGE, spacing_mm=2.0, sigma_mm=2.0), replace(STAGE, spacing_mm=1.0, sigma_mm=1.0), 16
+)
+
+
+class Seer(torch.nn.Module):
+    """Logits whose softmax is a narrow Gaussian around the brightest place of a broad one."""
+
+    def forward(self, x: torch.Tensor, landmarks: torch.Tensor | None = None) -> torch.Tensor:
+        logits = 40 * x.clamp(min=0.03).log()
+        return logits if landmarks is None else logits[:, 0]
+
+
+def _stores(points_mm: torch.Tensor, side_mm: int, spacings: tuple[float, ...]) -> list[Store]:
+    """An image with a broad Gaussian around the one (1, 1, ndim) point, at every spacing."""
+    ndim = points_mm.shape[-1]
+    stores = []
+    for spacing in spacings:
+        points = points_mm / spacing - 0.5
+        image = render_gaussians(points, (int(side_mm / spacing),) * ndim, 14.0 / spacing)
+        stores.append(Store((image * 255).round().to(torch.uint8), points, torch.ones(1, 1, dtype=torch.bool), spacing))
+    return stores
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("passes", [1, 4])
+def test_every_stage_looks_where_the_one_before_found(ndim: int, passes: int) -> None:
+    points_mm = torch.tensor([[[41.3, 22.7, 50.9][:ndim]]])
+    chosen = replace(PLAIN, passes=passes, shift_mm=2.0)
+    stores = _stores(points_mm, 64, chosen.spacings_mm)
+    reader = StoreReader(stores, torch.zeros(1, dtype=torch.long), chosen.window_voxels, 8)
+
+    def read(scale: int, centres: torch.Tensor | None) -> torch.Tensor:
+        if centres is None:
+            return reader.read(scale, None)
+        assert len(centres) == passes
+        return torch.cat([reader.read(scale, one) for one in centres.split(1)])
+
+    found = network.run(dict.fromkeys(network.STAGES, Seer()), read, chosen)
+    assert len(found) == 3
+    for part, store, tolerance_mm in zip(found, stores, (1.0, 0.5, 0.25), strict=True):
+        error_mm = torch.linalg.vector_norm(part.points - store.points[0], dim=-1) * store.spacing_mm
+        assert error_mm.max() < tolerance_mm  # half a voxel of a stage is twice as much
+        assert torch.linalg.eigvalsh(part.moments).min() > 0
+    assert len(network.run(dict.fromkeys(network.STAGES, Seer()), read, chosen, upto=1)) == 2
+
+
+def test_a_crop_network_begins_as_a_unet_that_answers_for_one_landmark() -> None:
+    torch.manual_seed(0)
+    crops, which = torch.rand(5, 1, 8, 8), torch.tensor([3, 0, 3, 2, 1])
+    told = network.CropUNet(2, 4, SMALL).eval()
+    plain = UNet(2, 4, SMALL).eval()
+    plain.load_state_dict({k: v for k, v in told.state_dict().items() if not k.startswith("told")})
+    every = plain(crops)
+    torch.testing.assert_close(told(crops, which), torch.stack([every[i, at] for i, at in enumerate(which)]))
+    torch.nn.init.normal_(told.told[1].weight.data[3:])  # type: ignore[operator, union-attr, index]
+    changed = (told(crops, which) - torch.stack([every[i, at] for i, at in enumerate(which)])).abs().amax(dim=(1, 2))
+    assert (changed[[0, 2]] > 1e-4).all() and (changed[[1, 3, 4]] < 1e-6).all()
+    untold = network.CropUNet(2, 4, SMALL, told=False)
+    assert not any(key.startswith("told") for key in untold.state_dict())
+
+
+def test_shifts_begin_at_the_point_and_stay_in_their_box() -> None:
+    shifts = network.shifts_of(replace(PLAIN, passes=9, shift_mm=1.5), 3)
+    assert shifts.shape == (9, 1, 3) and torch.equal(shifts[0], torch.zeros(1, 3))
+    assert shifts.abs().max() <= 1.5 and (shifts[1:].abs().amax(dim=(0, 1)) > 0.7).all()
+    assert torch.equal(shifts, network.shifts_of(replace(PLAIN, passes=9, shift_mm=1.5), 3))
+
+
+def test_joined_points_by_hand() -> None:
+    def found(x: float, variance: float) -> network.Found:
+        return network.Found(torch.tensor([[x, 0.5]]), variance * torch.eye(2)[None])
+
+    # at 2 mm voxel 3.0 is at 7 mm; at 1 mm voxel 7.5 is at 8 mm; y: 2 mm and 1 mm
+    result = network.joined([found(9, 9), found(3.0, 1.0), found(7.5, 2.0)], PLAIN)
+    torch.testing.assert_close(result.points, torch.tensor([[7.0, 1.0]]))
+    # (4 + 2) / 2, and the points lie half a voxel beside their mean on either axis, in opposite directions in y
+    torch.testing.assert_close(result.moments, torch.tensor([[[3.25, -0.25], [-0.25, 3.25]]]))
+    last = network.joined([found(9, 9), found(3.0, 1.0), found(7.5, 2.0)], replace(PLAIN, joined=False))
+    assert torch.equal(last.points, torch.tensor([[7.5, 0.5]]))
+
+
+@given(st.integers(2, 3), st.lists(st.floats(-10, 50), min_size=3, max_size=3), st.integers(12, 60), st.integers(1, 12))
+@settings(max_examples=60, deadline=None)
+def test_a_cut_shows_what_the_image_shows(ndim: int, centre: list[float], length: int, window: int) -> None:
+    shape = (length, 40, 33)[-ndim:]
+    images = torch.randint(0, 256, (2, 1, *shape), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    store = Store(images, torch.zeros(2, 1, ndim), torch.ones(2, 1, dtype=torch.bool), 1.0)
+    at = torch.tensor([centre[:ndim]])
+    part, first = training.cut(store, torch.tensor([1]), at, 2 * window + 4)
+    here = sample_windows(part, (at - first)[None], (window,) * ndim)
+    there = sample_windows(images[1:].float() / 255, at[None], (window,) * ndim)
+    torch.testing.assert_close(here, there, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_points_move_with_what_the_crops_show(ndim: int) -> None:
+    """A spot at every landmark: it must be seen where the points of a changed crop say."""
+    generator = torch.Generator().manual_seed(2)
+    points = torch.rand(3, 4, ndim, generator=generator) * 24 + 20
+    images = render_gaussians(points, (64,) * ndim, 1.0).amax(dim=1, keepdim=True)
+    points[2, 1] = torch.nan
+    store = Store((images * 255).round().to(torch.uint8), points, torch.ones(3, 4, dtype=torch.bool), 1.0)
+    shaken = replace(FEW_IMAGES, shift_mm=1.0, elastic_mm=0.4, elastic_nodes=3, noise=0.0, gamma=0.0, brightness=0.0)
+    stage = replace(PLAIN.fine, augmentation=shaken, schedule=Schedule(9, 3, 1e-3), crops=3)
+    batches = training.Batches(store, stage, replace(PLAIN, window_voxels=24), torch.full((4,), 1.5), 4, 0)
+    seen = 0
+    for number in range(6):
+        crops, which, inside = batches.crops(Step(number))
+        assert crops.shape == (9, 1, *(24,) * ndim) and which.shape == (9,) and inside.shape == (9, 1, ndim)
+        for crop, point in zip(crops, inside[:, 0], strict=True):
+            middle = torch.nan_to_num(point, nan=-99)
+            if (middle < 2).any() or (middle > 21).any():
+                continue
+            near = render_gaussians(point[None, None], (24,) * ndim, 3.0)
+            apart = argmax_points(crop[None] * near)[0, 0] - point
+            assert apart.abs().max() < 1.0
+            seen += 1
+        assert (which.reshape(3, 3).sort(dim=1).values.diff(dim=1) > 0).all()  # no landmark twice
+    assert seen > 25
+
+
+def test_a_landmark_that_nobody_knows_teaches_nothing() -> None:
+    points = torch.full((1, 2, 2), torch.nan)
+    store = Store(torch.zeros(1, 1, 32, 32, dtype=torch.uint8), points, torch.ones(1, 2, dtype=torch.bool), 1.0)
+    model = network.CropUNet(2, 2, SMALL)
+    batches = training.Batches(store, replace(PLAIN.fine, schedule=Schedule(1, 1, 1e-3)), PLAIN, torch.ones(2), 2, 0)
+    loss = batches.crop_loss(model, Step(0))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(part.grad is None or not part.grad.any() for part in model.parameters())
+
+
+def test_maps_are_taught_what_every_observer_says(tmp_path: Path) -> None:
+    """With all others equal, a loss with observers is the mean of the losses of each."""
+    with DatasetWriter(tmp_path / "data", CEPH, source="test", licence="none") as writer:
+        points = {
+            name: Landmarks(CEPH.names, [[8 + shift + i / 4, 9 - shift, 0] for i in range(19)])
+            for name, shift in (("senior", 1.0), ("junior", -1.0))
+        }
+        writer.add(Case("a", "train", "a"), Image.of(np.zeros((32, 32), np.uint8), (1.0, 1.0)), points)
+    dataset = Dataset(tmp_path / "data")
+    reference = np.array([[8 + i / 4, 9] for i in range(19)], np.float32)
+    images = torch.randint(0, 256, (1, 1, 32, 32), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    store = Store(images, torch.from_numpy(reference)[None], torch.ones(1, 19, dtype=torch.bool), 1.0)
+    every = training.with_observers(store, dataset, dataset.cases())
+    torch.testing.assert_close(every.points[0, :19], torch.from_numpy(reference + np.float32([1, -1])))
+    torch.testing.assert_close(every.points[0, 19:38], torch.from_numpy(reference - np.float32([1, -1])))
+    assert torch.equal(every.points[:, 38:], store.points)
+    chosen = replace(PLAIN, distance_weight=0.0)
+    torch.manual_seed(0)
+    model = network.CropUNet(2, 19, SMALL).eval()
+
+    def loss(points: torch.Tensor) -> float:
+        stage = replace(PLAIN.fine, schedule=Schedule(1, 1, 1e-3))
+        batches = training.Batches(replace(store, points=points), stage, chosen, torch.zeros(19), 19, 0)
+        return batches.crop_loss(model, Step(0)).item()
+
+    torch.nn.init.normal_(model.output.weight)
+    # the crops lie around the reference, the last of the points
+    apart = [loss(torch.cat([part, every.points[:, 38:]], dim=1)) for part in every.points[:, :38].split(19, dim=1)]
+    assert loss(every.points) == pytest.approx(np.mean(apart), rel=1e-4)
+    assert abs(apart[0] - apart[1]) > 1e-3
+
+
+def test_crops_lie_as_far_off_as_the_validation_cases_say() -> None:
+    found = torch.zeros(50, 2, 2)
+    found[:, 0] += torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) * 4
+    points = torch.zeros(50, 2, 2)
+    points[3, 1] = torch.nan
+    store = Store(torch.zeros(50, 1, 8, 8, dtype=torch.uint8), points, torch.ones(50, 2, dtype=torch.bool), 2.0)
+    errors = training.StageErrors([store], PLAIN, {}, 0)
+    object.__setattr__(errors, "points", lambda: found)
+    own = found[:, 0].square().mean() * 4
+    everyone = torch.cat([found[:, 0].flatten(), torch.zeros(98)]).square().mean() * 4
+    torch.testing.assert_close(errors.spread_mm(), torch.stack([(own + everyone) / 2, everyone / 2]).sqrt())
+
+
+@pytest.mark.parametrize("task", [CEPH, CCTA, load_task("hippocampus-5"), load_task("fetal-us-10")])
+@pytest.mark.parametrize("preset", ["fast", "cpu", "tiny"])
+def test_settings_survive_model_json_and_networks_stay_small(preset: str, task: Task) -> None:
+    chosen = network.checked(method.preset_settings(preset, task))
+    assert from_plain(network.Settings, asdict(chosen), source="model.json") == chosen
+    weights = sum(
+        parameter_count(network.make_network(task.dimension, len(task.names), chosen, number)) for number in range(3)
+    )
+    assert weights * 4 < {"fast": 5e7, "cpu": 7e6, "tiny": 2e6}[preset]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("refinements=3", "refinements"),
+        ("middle.spacing_mm=9.0", "spacing_mm"),
+        ("fine.spacing_mm=-1.0", "spacing_mm"),
+        ("window_voxels=17", "window_voxels"),
+        ("passes=0", "passes"),
+    ],
+)
+def test_what_does_not_fit_is_refused(wrong: str, named: str, tmp_path: Path, tiny_dataset: Path) -> None:
+    with pytest.raises(ChallengeError, match=named):
+        method.train(Dataset(tiny_dataset), output=tmp_path, settings=overridden(PLAIN, [wrong]), **OPTIONS)
+    with pytest.raises(ChallengeError, match="preset"):
+        method.preset_settings("huge", CEPH)
+    with pytest.raises(ChallengeError, match="variant"):
+        method.variant_settings("huge", PLAIN)
+
+
+OPTIONS = {"device": "cpu", "seed": 0, "resume": False}
+
+
+def test_a_study_trains_once_for_what_only_looks_differently() -> None:
+    rows = rows_of(method)  # type: ignore[arg-type]
+    trainings = trainings_of(rows)
+    assert len(trainings) == 1 + len({row.variant for row in rows if row.variant})
+    chosen = method.preset_settings("tiny", CEPH)
+    differ = {variant: method.variant_settings(variant, chosen) for variant in {row.variant for row in rows} - {""}}
+    assert len({str(asdict(each)) for each in [chosen, *differ.values()]}) == 1 + len(differ)
+    for row in rows:
+        network.checked(replace(chosen, **row.view))
+
+
+def _quick(iterations: int) -> network.Settings:
+    def quick(stage: network.Stage, spacing: float) -> network.Stage:
+        schedule = Schedule(iterations, 4, 1e-2, "one-cycle", average=0.8, validate_every=iterations)
+        return replace(
+            stage, spacing_mm=spacing, sigma_mm=1.5 * spacing, schedule=schedule, augmentation=Augmentation()
+        )
+
+    tiny = method.preset_settings("tiny", CEPH)
+    stages = [quick(stage, spacing) for stage, spacing in zip(tiny.stages, (8.0, 4.0, 3.0), strict=True)]
+    return replace(tiny, coarse=stages[0], middle=stages[1], fine=stages[2], window_voxels=16, passes=2)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Path:
+    folder = tmp_path_factory.mktemp("cascade")
+    train_method("cascade", Dataset(tiny_dataset), output=folder, device="cpu", settings=_quick(60), preset="tiny")
+    return folder
+
+
+def test_trains_localizes_and_beats_the_floor(trained: Path, tmp_path: Path, tiny_dataset: Path) -> None:
+    assert_beats_the_floor(trained, Dataset(tiny_dataset), tmp_path / "floor")
+
+
+def test_nine_of_ten_validation_points_lie_in_their_regions(trained: Path, tiny_dataset: Path) -> None:
+    dataset, localizer = Dataset(tiny_dataset), load_model(trained, device="cpu")
+    held = []
+    for case in dataset.cases(split="validation"):
+        found = localizer.localize(dataset.image(case.name))
+        reference = dataset.landmarks(case.name)
+        for name, point in zip(reference.names, reference.points_mm, strict=True):
+            apart = (point - found.landmarks.points_mm[found.landmarks.names.index(name)])[:2]
+            inverse = np.linalg.inv(found.covariance_mm2[name][:2, :2])
+            held.append(apart @ inverse @ apart <= chi2.ppf(0.9, 2) * (1 + 1e-6))
+    assert np.mean(held) == pytest.approx(0.9, abs=1 / len(held))
+
+
+def test_a_run_stopped_between_the_stages_ends_as_one_that_was_not(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset(tiny_dataset)
+
+    def weights(name: str, **options: bool) -> dict[str, torch.Tensor]:
+        options = {**OPTIONS, **options}
+        method.train(dataset, output=tmp_path / name, settings=_quick(2), **options)
+        return dict(read_model(tmp_path / name).weights)
+
+    at_once = weights("at-once")
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Batches, "crop_loss", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            weights("resumed")
+    resumed = weights("resumed", resume=True)
+    assert at_once.keys() == resumed.keys() and any(key.startswith("fine.") for key in at_once)
+    for key, value in at_once.items():
+        torch.testing.assert_close(resumed[key], value, rtol=0, atol=0)
