@@ -282,6 +282,12 @@ def test_trains_localizes_and_beats_the_floor(trained: Path, tmp_path: Path, tin
     assert_beats_the_floor(trained, Dataset(tiny_dataset), tmp_path / "floor")
 
 
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+@pytest.mark.parametrize("share", [0.1, 0.9, 0.999])
+def test_the_quantile_is_scipys(ndim: int, share: float) -> None:
+    assert method.chi2_quantile(share, ndim) == pytest.approx(chi2.ppf(share, ndim), rel=1e-9)
+
+
 def test_nine_of_ten_validation_points_lie_in_their_regions(trained: Path, tiny_dataset: Path) -> None:
     dataset, localizer = Dataset(tiny_dataset), load_model(trained, device="cpu")
     held = []
