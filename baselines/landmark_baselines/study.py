@@ -109,23 +109,24 @@ def run_study(plan: Plan, folder: Path) -> list[Result]:
         models = _train(plan, training, folder / "models" / training.folder)
         for row in training.rows:
             report(f"row: {row.name}")
-            results[row.name] = _evaluate(plan, row, models, folder / "rows" / file_name(row.name))
+            results[row.name] = evaluate_row(plan, row, models, folder / "rows" / file_name(row.name))
     return [results[row.name] for row in rows]
 
 
 def _train(plan: Plan, training: Training, folder: Path) -> list[Path]:
     """The model folders of a training: one, or one per landmark."""
     if not training.single:
-        _train_one(plan, training, plan.dataset, folder)
+        train_one(plan, training, plan.dataset, folder)
         return [folder]
     names = plan.dataset.task.names
     for name in names:
         report(f"landmark {names.index(name) + 1} of {len(names)}: {name}")
-        _train_one(plan, training, OneLandmark(plan.dataset, name), folder / name)
+        train_one(plan, training, OneLandmark(plan.dataset, name), folder / name)
     return [folder / name for name in names]
 
 
-def _train_one(plan: Plan, training: Training, dataset: Dataset, folder: Path) -> None:
+def train_one(plan: Plan, training: Training, dataset: Dataset, folder: Path) -> None:
+    """Train a model folder as the plan and the row say, or leave the one that is there."""
     if (folder / MODEL_FILE).is_file():
         report(f"{folder}: already trained")
         return
@@ -150,7 +151,7 @@ def _train_one(plan: Plan, training: Training, dataset: Dataset, folder: Path) -
     )
 
 
-def _evaluate(plan: Plan, row: Row, models: Sequence[Path], folder: Path) -> Result:
+def evaluate_row(plan: Plan, row: Row, models: Sequence[Path], folder: Path) -> Result:
     """Localize the test cases as the row says and score them with `landmarks evaluate`."""
     predictions, result = folder / "predictions", folder / "result"
     if not predictions.is_dir():
