@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark_baselines import loc_net as method
+from landmark_baselines import loc_net_network as network
+from landmark_baselines import loc_net_training as training
 from landmark_baselines import scales
 from landmark_baselines.ablation import rows_of, trainings_of
 from landmark_baselines.augmentation import FEW_IMAGES, Augmentation
@@ -34,7 +36,7 @@ from .learning import assert_beats_the_floor
 CEPH = load_task("ceph-19")
 SMALL = Architecture((4, 6), convolutions=1)
 # Three scales of 4, 2 and 1 mm on crops of 16 voxels, after the paper.
-PLAIN = method.Settings(
+PLAIN = network.Settings(
     (4.0, 2.0, 1.0), 16, SMALL, SMALL, Schedule(4, 2, 1e-3, validate_every=4), noise_mm=2.0, passes=6
 )
 
@@ -65,9 +67,9 @@ def _reader(stores: list[Store], crop: int = 16) -> scales.Reader:
     return scales.StoreReader(stores, torch.arange(len(stores[0])), crop, 8).read
 
 
-def _chain(ndim: int, landmarks: int, chosen: method.Settings, seed: int = 0) -> method.Chain:
+def _chain(ndim: int, landmarks: int, chosen: network.Settings, seed: int = 0) -> network.Chain:
     torch.manual_seed(seed)
-    return method.Chain(ndim, landmarks, chosen).eval()
+    return network.Chain(ndim, landmarks, chosen).eval()
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -91,14 +93,14 @@ def test_the_chain_hands_points_from_scale_to_scale(ndim: int) -> None:
 def test_gradients_reach_the_coarser_scale_through_the_crop_and_its_offset() -> None:
     """Against differences; the network is smooth, and the crop's corner stays between the same voxels."""
     torch.manual_seed(0)
-    network = torch.nn.Conv2d(2, 2, 5, padding=2, groups=2)
-    torch.nn.init.normal_(network.weight)
+    layer = torch.nn.Conv2d(2, 2, 5, padding=2, groups=2)
+    torch.nn.init.normal_(layer.weight)
     chosen = replace(PLAIN, maps="softmax")
     image = torch.rand(1, 1, 32, 32)
 
     def found(before: torch.Tensor) -> torch.Tensor:
-        return method.look(
-            network,
+        return network.look(
+            layer,
             1,
             lambda _, centres: sample_windows(image, centres, (16, 16))[:, :, 0],  # type: ignore[arg-type]
             chosen,
@@ -164,14 +166,14 @@ def test_a_shift_by_the_coarsest_stride_shifts_the_points(ndim: int, data: st.Da
 
 def test_a_dead_map_gives_its_middle_and_can_be_revived() -> None:
     maps = torch.full((1, 1, 5, 7), -2.0, requires_grad=True)
-    weights = method.weights_of(maps, "relu")
-    point = method.centre_of_mass(weights)
+    weights = network.weights_of(maps, "relu")
+    point = network.centre_of_mass(weights)
     torch.testing.assert_close(point, torch.tensor([[[3.0, 2.0]]]))
     (gradient,) = torch.autograd.grad(point[0, 0, 0], maps)
     assert gradient.abs().sum() > 0
     alive = torch.tensor([[[[-1.0, 0.0, 3.0, 1.0]]]])
-    assert method.weights_of(alive, "relu").flatten().tolist() == [0, 0, 3, 1]
-    assert method.centre_of_mass(method.weights_of(alive, "relu")).flatten().tolist() == [2.25, 0.0]
+    assert network.weights_of(alive, "relu").flatten().tolist() == [0, 0, 3, 1]
+    assert network.centre_of_mass(network.weights_of(alive, "relu")).flatten().tolist() == [2.25, 0.0]
 
 
 def test_the_loss_is_in_square_millimetres_at_every_scale() -> None:
@@ -180,22 +182,22 @@ def test_the_loss_is_in_square_millimetres_at_every_scale() -> None:
     found = []
     for ratio, off in ((1, 2.0), (2, 1.0), (4, 3.0)):
         points = (target.nan_to_num() + 0.5) * ratio - 0.5 + torch.tensor([off, 0.0])
-        found.append(method.Found(points, torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2)))
+        found.append(network.Found(points, torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2)))
     for progress, wanted in ((0.0, 64.0), (0.25, 0.75 * 64 + 0.5 * 4 + 0.25 * 9), (0.5, 32 + 4 + 4.5), (1.0, 9.0)):
-        assert method.chain_loss(found, target, PLAIN, progress=progress).item() == pytest.approx(wanted)
+        assert training.chain_loss(found, target, PLAIN, progress=progress).item() == pytest.approx(wanted)
     even = replace(PLAIN, weighting="even", loss="distance")
-    assert method.chain_loss(found, target, even, progress=0.0).item() == pytest.approx(8 + 2 + 3, rel=1e-4)
+    assert training.chain_loss(found, target, even, progress=0.0).item() == pytest.approx(8 + 2 + 3, rel=1e-4)
     unknown = torch.full_like(target, float("nan"))
-    assert method.chain_loss(found, unknown, PLAIN, progress=0.5).item() == 0
+    assert training.chain_loss(found, unknown, PLAIN, progress=0.5).item() == 0
 
 
 def test_the_schedule_of_the_paper() -> None:
-    rows = np.array([method.scale_weights(4, progress) for progress in np.linspace(0, 1, 501)])
+    rows = np.array([training.scale_weights(4, progress) for progress in np.linspace(0, 1, 501)])
     np.testing.assert_allclose(rows[0], [1, 0, 0, 0])
     np.testing.assert_allclose(rows[250], [0.5, 1, 1, 0.5])
     np.testing.assert_allclose(rows[-1], [0, 0, 0, 1])
     assert np.allclose(np.diff(rows[:251], 2, axis=0), 0) and np.allclose(np.diff(rows[250:], 2, axis=0), 0)
-    assert method.scale_weights(1, 0.3) == [1.0]
+    assert training.scale_weights(1, 0.3) == [1.0]
 
 
 def test_maps_are_taught_where_the_landmark_lies_in_the_crop() -> None:
@@ -203,23 +205,23 @@ def test_maps_are_taught_where_the_landmark_lies_in_the_crop() -> None:
     target = torch.tensor([[[5.0, 6.0]]])
     corner = torch.tensor([[[7.0, 9.0]]])  # of a crop of the second scale, in which the landmark is at 10.5, 12.5
     at = torch.tensor([[[10.5 - 7.0, 12.5 - 9.0]]])
-    maps = render_gaussians(at, (16, 16), method.MAP_SIGMA_VOXEL).clamp(min=1e-30).log()
-    good = method.scale_loss(method.Found(corner + at, maps, corner), target, chosen, scale=1)
-    wrong = method.scale_loss(method.Found(corner + at, maps.roll(1, dims=-1), corner), target, chosen, scale=1)
+    maps = render_gaussians(at, (16, 16), training.MAP_SIGMA_VOXEL).clamp(min=1e-30).log()
+    good = training.scale_loss(network.Found(corner + at, maps, corner), target, chosen, scale=1)
+    wrong = training.scale_loss(network.Found(corner + at, maps.roll(1, dims=-1), corner), target, chosen, scale=1)
     assert good < wrong - 0.1
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_each_landmark_is_looked_for_in_its_own_crop(shared: bool) -> None:
     torch.manual_seed(0)
-    network = method.ScaleNetwork(2, 3, SMALL, shared=shared).eval()
+    scale = network.ScaleNetwork(2, 3, SMALL, shared=shared).eval()
     crops = torch.rand(2, 3, 8, 8)
-    maps = network(crops)
+    maps = scale(crops)
     other = crops.clone()
     other[:, 1] = 0
-    changed = (network(other) != maps).flatten(2).any(dim=-1)
+    changed = (scale(other) != maps).flatten(2).any(dim=-1)
     assert changed.tolist() == [[False, True, False]] * 2
-    whole = network(crops[:, :1])
+    whole = scale(crops[:, :1])
     assert whole.shape == maps.shape
     torch.testing.assert_close(whole[:, 0], maps[:, 0])
     assert not torch.allclose(whole[:, 1], whole[:, 2])
@@ -232,11 +234,11 @@ def test_training_crops_show_what_the_whole_warped_image_shows(ndim: int) -> Non
     stores = _blob_stores(points_mm, 64, (4.0, 1.0))
     geometry = replace(FEW_IMAGES, contrast=0, brightness=0, gamma=0, noise=0)
     chosen = replace(PLAIN, spacings_mm=(4.0, 1.0), augmentation=geometry)
-    read, points, _ = method._batch(stores, Step(3), replace(chosen, schedule=Schedule(9, 1, 1.0)), seed=5)
+    read, points, _ = training.draw_batch(stores, Step(3), replace(chosen, schedule=Schedule(9, 1, 1.0)), seed=5)
     centre = (points + 0.5) * 4 - 0.5
     crop = read(1, centre)
     assert crop.shape == (1, 1, *(16,) * ndim)
-    brightest = method.argmax_points(crop) - 7.5
+    brightest = network.argmax_points(crop) - 7.5
     assert torch.linalg.vector_norm(brightest) < 1.5  # of 16 voxels: the blob is where its point went
     assert torch.linalg.vector_norm(points - stores[0].points) > 0.3
 
@@ -247,8 +249,8 @@ def test_the_same_case_is_the_same_in_any_batch() -> None:
         replace(each, images=each.images.repeat(3, 1, 1, 1), points=each.points.repeat(3, 1, 1)) for each in stores
     ]
     chosen = replace(PLAIN, augmentation=FEW_IMAGES)
-    _, points, shifts = method._batch(stores, Step(1), chosen, seed=5)
-    _, later, later_shifts = method._batch(stores, Step(3), replace(chosen, schedule=Schedule(9, 1, 1.0)), seed=5)
+    _, points, shifts = training.draw_batch(stores, Step(1), chosen, seed=5)
+    _, later, later_shifts = training.draw_batch(stores, Step(3), replace(chosen, schedule=Schedule(9, 1, 1.0)), seed=5)
     torch.testing.assert_close(points[1:], later)
     torch.testing.assert_close(shifts[1:], later_shifts)
     assert shifts.abs().max() <= 2.0 and shifts.unique().numel() == shifts.numel()
@@ -295,7 +297,7 @@ def test_no_more_than_the_crops_is_prepared(monkeypatch: pytest.MonkeyPatch) -> 
     assert [part.size for part in seen[1:]] == [(20, 20, 20)] * 2 or max(seen[1].size) <= 19
 
 
-def _localizer(task: Task, chosen: method.Settings, seed: int = 0) -> method.LocNet:
+def _localizer(task: Task, chosen: network.Settings, seed: int = 0) -> method.LocNet:
     chain = _chain(task.dimension, len(task.names), chosen, seed)
     model = Model("loc_net", "tiny", asdict(chosen), task, {}, {}, chain.state_dict())
     return method.LocNet(model, chosen, chain, torch.device("cpu"))
@@ -314,12 +316,12 @@ def test_a_landmark_at_the_border_is_found_there() -> None:
     stores = _blob_stores(points_mm, 64, (2.0, 1.0))
     chosen = replace(PLAIN, spacings_mm=(2.0, 1.0), maps="softmax", loss="distance")
     torch.manual_seed(0)
-    chain = method.Chain(2, 1, chosen)
+    chain = network.Chain(2, 1, chosen)
     optimizer = torch.optim.Adam(chain.parameters(), lr=2e-2)
     read = _reader(stores)
     for _ in range(30):
         optimizer.zero_grad()
-        method.chain_loss(chain(read, torch.zeros(1, 1, 2)), stores[0].points, chosen, progress=0.5).backward()
+        training.chain_loss(chain(read, torch.zeros(1, 1, 2)), stores[0].points, chosen, progress=0.5).backward()
         optimizer.step()
     error_mm = torch.linalg.vector_norm(chain(read, torch.zeros(1, 1, 2))[-1].points - stores[1].points)
     assert error_mm < 1.0
@@ -330,7 +332,7 @@ def test_passes_give_their_mean_and_covariance() -> None:
     image = Image.of(np.random.default_rng(1).normal(size=(40, 44, 36)).astype(np.float32), (1.0, 1.0, 1.0), (3, 4, 5))
     localizer = _localizer(task, PLAIN)
     reader = _image_reader(image, task, average=False).read
-    points, spreads = method.run(localizer.chain, reader, passes=6)
+    points, spreads = network.run(localizer.chain, reader, passes=6)
     assert points.shape == (6, 5, 3) and not spreads.any()
     found = localizer.localize(image)
     np.testing.assert_allclose(found.landmarks.points_mm, points.mean(dim=0).numpy() + [3, 4, 5], atol=1e-3)
@@ -340,7 +342,7 @@ def test_passes_give_their_mean_and_covariance() -> None:
         assert np.linalg.eigvalsh(wanted).min() > 0
     alone = replace(localizer, settings=replace(PLAIN, passes=1)).localize(image)
     assert not alone.covariance_mm2
-    one, _ = method.run(localizer.chain, reader, passes=1)
+    one, _ = network.run(localizer.chain, reader, passes=1)
     with torch.no_grad(), autocast(torch.device("cpu")):
         torch.testing.assert_close(one, localizer.chain(reader, torch.zeros(1, 5, 3))[-1].points)
 
@@ -357,7 +359,7 @@ def test_the_spread_of_the_maps_is_added_to_that_of_the_passes() -> None:
     assert found.landmarks == passes.landmarks
     maps: list[torch.Tensor] = []
     handle = both.chain.scales[-1].register_forward_hook(lambda *given: maps.append(given[-1].float()))
-    method.run(both.chain, _image_reader(image, task, average=False).read, passes=4)
+    network.run(both.chain, _image_reader(image, task, average=False).read, passes=4)
     handle.remove()
     weights = torch.cat(maps).flatten(2).softmax(dim=-1).double().numpy()
     side = settings.crop_voxels
@@ -381,12 +383,12 @@ def test_a_flat_image_has_a_flat_covariance(tiny_dataset: Path) -> None:
 def test_only_the_last_scale_is_repeated() -> None:
     localizer = _localizer(CEPH, PLAIN)
     counts = dict.fromkeys(range(3), 0)
-    for scale, network in enumerate(localizer.chain.scales):
-        network.register_forward_hook(
+    for scale, part in enumerate(localizer.chain.scales):
+        part.register_forward_hook(
             lambda _, given, __, scale=scale: counts.update({scale: counts[scale] + len(given[0])})
         )  # type: ignore[misc]
     image = Image.of(np.random.default_rng(1).normal(size=(90, 70)).astype(np.float32), (1.0, 1.0))
-    method.run(localizer.chain, _image_reader(image, CEPH).read, passes=50)
+    network.run(localizer.chain, _image_reader(image, CEPH).read, passes=50)
     assert counts == {0: 1, 1: 1, 2: 50}
 
 
@@ -397,7 +399,7 @@ def test_paper_settings() -> None:
     assert chosen.schedule == Schedule(500 * 167, 1, 5e-4, validate_every=835) and chosen.augmentation == Augmentation()
     assert (chosen.maps, chosen.loss, chosen.weighting, chosen.map_weight) == ("relu", "squared", "schedule", 0)
     assert not chosen.shared and not chosen.anti_alias and chosen.end_to_end and chosen.passes == 50
-    chain = method.Chain(3, 2, chosen)
+    chain = network.Chain(3, 2, chosen)
     assert len(chain.scales) == 4 and all(len(scale.networks) == 2 for scale in chain.scales)  # type: ignore[arg-type]
     one = chain.scales[3].networks[1]  # type: ignore[index]
     layers = [m for m in one.modules() if isinstance(m, torch.nn.Conv3d | torch.nn.Linear)]
@@ -410,7 +412,7 @@ def test_paper_settings() -> None:
 def test_the_rows_of_the_papers_table() -> None:
     assert len(rows_of(method)) == 6 and len(trainings_of(rows_of(method))) == 5
     chosen = {
-        name: method.checked(method.variant_settings(name, method.preset_settings("paper", CEPH)))
+        name: network.checked(method.variant_settings(name, method.preset_settings("paper", CEPH)))
         for name in method.VARIANTS
     }
     assert chosen["heatmap"].loss == "heatmap" and chosen["heatmap"].spacings_mm == (0.2,)
@@ -423,10 +425,10 @@ def test_the_rows_of_the_papers_table() -> None:
 @pytest.mark.parametrize("preset", list(method.PRESETS))
 @pytest.mark.parametrize("task", ["ceph-19", "hippocampus-5", "carotid-cta-2", "spine-mr-11", "brainstem-mr-1"])
 def test_settings_are_valid_and_survive_model_json(preset: str, task: str) -> None:
-    chosen = method.checked(method.preset_settings(preset, load_task(task)))
-    assert from_plain(method.Settings, asdict(chosen), source="model.json") == chosen
+    chosen = network.checked(method.preset_settings(preset, load_task(task)))
+    assert from_plain(network.Settings, asdict(chosen), source="model.json") == chosen
     for variant in method.VARIANTS:
-        method.checked(method.variant_settings(variant, chosen))
+        network.checked(method.variant_settings(variant, chosen))
 
 
 @pytest.mark.parametrize(
