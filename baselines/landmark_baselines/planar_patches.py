@@ -21,7 +21,8 @@ from .store import prepare
 
 OUTSIDE = ("border", "zero")
 # Voxels looked up at once: a chunk stays in the processor's cache, and a graphics card gets enough to do.
-CHUNK = {"cpu": 300_000, "cuda": 60_000_000}
+CHUNK = {"cpu": 600_000, "cuda": 60_000_000}
+ROW_STEP = 48  # voxels of a row between those that are looked up ahead: of 8 bits, about a cache line
 # Percentiles are taken from so many voxels of a grid: reading all of a large volume would cost more than the search.
 SAMPLED_VOXELS = 2**18
 
@@ -67,6 +68,14 @@ class Volumes:
         """Grey values, clipped, of the voxels at `addresses`."""
         found = torch.take(self.values, addresses).float()
         return found.clamp_(self.low, self.high) if self.clip else found
+
+    def fetch(self, addresses: Tensor) -> None:
+        """Bring voxels into the processor's cache: looked up apart, they are waited for together, not one by one.
+
+        Rows of a patch in a large volume come from memory, which otherwise makes a walk there an eighth slower.
+        """
+        if self.values.device.type == "cpu":
+            torch.take(self.values, addresses)
 
     def scaled(self, grey: Tensor) -> Tensor:
         """Intensities of 0..1, in place: once for every pixel is less than once for every voxel beside it."""
@@ -130,7 +139,10 @@ def _spanned(
             held = index.clamp(0, volumes.shape[row] - 1)
             if shape.outside == "zero":
                 inside = inside & (held == index).reshape(len(index), *form)
-            address = address + (held * volumes.strides[row]).reshape(len(index), *form)
+            along = (held * volumes.strides[row]).reshape(len(index), *form)
+            if abs(volumes.strides[row]) == 1 and place == len(order) - 1:
+                volumes.fetch(address + along[..., ::ROW_STEP])
+            address = address + along
             shares.append(share.reshape(len(index), *form))
         found = volumes.at(address)
         if shape.outside == "zero":
