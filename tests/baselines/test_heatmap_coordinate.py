@@ -14,6 +14,8 @@ from scipy.stats import norm
 
 from landmark_baselines import ablation
 from landmark_baselines import heatmap_coordinate as method
+from landmark_baselines import heatmap_coordinate_network as network
+from landmark_baselines import heatmap_coordinate_training as training
 from landmark_baselines.augmentation import Augmentation
 from landmark_baselines.checkpoints import read_model
 from landmark_baselines.heatmaps import render_gaussians
@@ -40,7 +42,7 @@ def _log_gaussian(point: tuple[float, ...], shape: tuple[int, ...], sigma: float
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_the_product_of_gaussians_is_the_gaussian_of_the_weighted_mean(ndim: int) -> None:
     point, mean, sigma_map, sigma = (9.3, 11.2, 7.6)[:ndim], (13.0, 8.0, 10.0)[:ndim], 2.5, 4.0
-    product = method.log_product(
+    product = network.log_product(
         _log_gaussian(point, (20,) * ndim, sigma_map),
         torch.tensor([[mean]], dtype=torch.float64),
         torch.tensor([sigma], dtype=torch.float64),
@@ -54,13 +56,13 @@ def test_the_product_of_gaussians_is_the_gaussian_of_the_weighted_mean(ndim: int
 def test_the_product_takes_the_peak_that_the_coordinates_mean() -> None:
     near, far = _log_gaussian((10.0, 12.4), (64, 24), 1.2), _log_gaussian((10.0, 30.0), (64, 24), 1.2)
     two_peaks = torch.logaddexp(near + math.log(0.4), far)  # the wrong one is the higher
-    alone = method.decode(two_peaks, None, None, TINY)
+    alone = network.decode(two_peaks, None, None, TINY)
     assert alone[0, 0, 1] == pytest.approx(30.0, abs=0.05)
     means, sigma = torch.tensor([[[12.0, 15.0]]], dtype=torch.float64), torch.tensor([5.0], dtype=torch.float64)
-    together = method.decode(two_peaks, means, sigma, TINY)
+    together = network.decode(two_peaks, means, sigma, TINY)
     # the right peak, where the map itself has it, not pulled to the coordinates
     np.testing.assert_allclose(together[0, 0], [10.0, 12.4], atol=0.02)
-    as_published = method.decode(two_peaks, means, sigma, replace(TINY, decoding="argmax"))
+    as_published = network.decode(two_peaks, means, sigma, replace(TINY, decoding="argmax"))
     assert as_published[0, 0].tolist() in ([10.0, 12.0], [10.0, 13.0])
 
 
@@ -71,16 +73,16 @@ def test_the_product_decides_where_both_factors_underflow() -> None:
     assert log_maps.exp().max() == 0
     for decoding in ("local", "argmax"):
         chosen = replace(TINY, decoding=decoding)
-        assert method.decode(log_maps, means, sigma, chosen)[0, 0].tolist() == [100.0, 4.0]
+        assert network.decode(log_maps, means, sigma, chosen)[0, 0].tolist() == [100.0, 4.0]
         # no longer, where the coordinates are less sure
-        assert method.decode(log_maps, means, 20 * sigma, chosen)[0, 0].tolist() == [300.0, 4.0]
+        assert network.decode(log_maps, means, 20 * sigma, chosen)[0, 0].tolist() == [300.0, 4.0]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-40.0, 80.0), min_size=2, max_size=2), st.floats(0.3, 60.0))
 def test_any_coordinates_give_a_point_of_the_image(mean: list[float], sigma: float) -> None:
     log_maps = torch.randn(1, 1, 24, 40, generator=torch.Generator().manual_seed(0))
-    point = method.decode(log_maps, torch.tensor([[mean]]), torch.tensor([sigma]), TINY)
+    point = network.decode(log_maps, torch.tensor([[mean]]), torch.tensor([sigma]), TINY)
     assert torch.isfinite(point).all() and (point >= 0).all() and (point[0, 0] <= torch.tensor([39.0, 23.0])).all()
 
 
@@ -88,7 +90,7 @@ def test_any_coordinates_give_a_point_of_the_image(mean: list[float], sigma: flo
 def test_ideal_outputs_of_every_loss_give_the_logarithm_of_the_same_gaussian(loss: str) -> None:
     gaussian = render_gaussians(torch.tensor([[[9.3, 6.0]]], dtype=torch.float64), (12, 20), 2.0)
     ideal = {"bce": gaussian.logit(eps=1e-12), "mse": gaussian, "spatial_cross_entropy": gaussian.log() + 3.0}[loss]
-    found = method.log_heatmaps(ideal, loss)
+    found = network.log_heatmaps(ideal, loss)
     clear = gaussian < 0.9  # the logit has no value for a peak of 1
     torch.testing.assert_close((found - found.max())[clear], gaussian.log()[clear], atol=0.03, rtol=1e-3)
 
@@ -98,32 +100,32 @@ def test_the_fitted_sigma_is_the_most_likely_one() -> None:
     points = torch.rand(9, 3, 2, generator=generator)
     found = points + torch.tensor([0.01, 0.05, 0.02])[:, None] * torch.randn(9, 3, 2, generator=generator)
     points[4, 1] = NAN
-    sigma = method.fitted_sigma(found, points, least=1e-4)
+    sigma = network.fitted_sigma(found, points, least=1e-4)
     for landmark in range(3):
         errors = (found - points)[:, landmark].numpy()
         errors = errors[np.isfinite(errors).all(axis=1)]
         best = minimize_scalar(lambda s, e=errors: -norm.logpdf(e, scale=s).sum(), bounds=(1e-3, 0.5), method="bounded")
         assert sigma[landmark].item() == pytest.approx(best.x, rel=1e-3)
     points[:, 2] = NAN
-    assert method.fitted_sigma(found, points, least=0.004)[2].item() == pytest.approx(0.004)
+    assert network.fitted_sigma(found, points, least=0.004)[2].item() == pytest.approx(0.004)
 
 
 def test_the_coordinate_loss_by_hand() -> None:
     found = torch.tensor([[[0.5, 0.5], [0.2, 0.4], [0.9, 0.9]]], requires_grad=True)
     points = torch.tensor([[[0.5, 0.7], [0.1, 0.4], [NAN, NAN]]])
-    loss = method.coordinate_loss(found, points)
+    loss = network.coordinate_loss(found, points)
     assert loss.item() == pytest.approx((0.2**2 + 0.1**2) / 4)
     loss.backward()
     assert found.grad is not None and (found.grad[0, 2] == 0).all() and torch.isfinite(found.grad).all()
-    assert method.coordinate_loss(found, torch.full_like(points, NAN)).item() == 0
+    assert network.coordinate_loss(found, torch.full_like(points, NAN)).item() == 0
 
 
 def test_the_coordinate_network_begins_at_the_mean_shape() -> None:
     stage = TINY.coordinate
-    network = method.CoordinateNetwork(2, 11, stage.architecture, side=stage.side)
+    whole = network.CoordinateNetwork(2, 11, stage.architecture, side=stage.side)
     mean = torch.rand(11, 2, generator=torch.Generator().manual_seed(0))
-    network.start_at(mean)
-    found = network(torch.rand(3, 1, stage.side, stage.side))
+    whole.start_at(mean)
+    found = whole(torch.rand(3, 1, stage.side, stage.side))
     torch.testing.assert_close(found, mean.expand(3, 11, 2))
 
 
@@ -296,11 +298,11 @@ def test_a_run_that_stopped_between_the_networks_goes_on(
     dataset, chosen = Dataset(tiny_dataset), _quick(TINY, 2)
     method.train(dataset, output=tmp_path / "at-once", device="cpu", settings=chosen)
     with monkeypatch.context() as patch:
-        patch.setattr(method, "heatmap_loss", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(training, "heatmap_loss", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             method.train(dataset, output=tmp_path / "resumed", device="cpu", settings=chosen)
     assert not (tmp_path / "resumed" / "model.json").exists()
-    monkeypatch.setattr(method, "coordinate_loss", lambda *_: pytest.fail("the coordinates are trained already"))
+    monkeypatch.setattr(training, "coordinate_loss", lambda *_: pytest.fail("the coordinates are trained already"))
     method.train(dataset, output=tmp_path / "resumed", device="cpu", settings=chosen, resume=True)
     models = [read_model(tmp_path / name) for name in ("at-once", "resumed")]
     assert models[0].settings == models[1].settings
