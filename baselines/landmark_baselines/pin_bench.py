@@ -20,7 +20,8 @@ from landmark_challenge.task import load_task
 from .blocks import for_inference, placed
 from .checkpoints import Model
 from .method import resolve_device
-from .pin import Pin, build_network, preset_settings
+from .pin import Pin, preset_settings
+from .pin_network import build_network
 from .planar_patches import PatchShape, Volumes, sample_patches
 from .training import set_threads
 

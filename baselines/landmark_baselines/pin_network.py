@@ -4,32 +4,20 @@ Li et al., "Fast Multiple Landmark Localisation Using a Patch-based Iterative Ne
 """
 
 import itertools
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from landmark_challenge.shape_space import ShapeSpace
+from landmark_challenge.task import Task
 
 from .blocks import autocast, channels_last
+from .pin_presets import Architecture, Settings
 from .planar_patches import PatchShape, Volumes, sample_patches
 from .stopwatch import span
 
-RULES = ("A", "B", "C")
 WITHIN = 3.0  # standard deviations of the random starts and of the training samples
 PIXEL_SHARE = 1e-3  # of a step of rule A: two positions nearer than this are the same
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """widths: channels of the unpadded 3x3 convolutions, each followed by a max-pool of 2. hidden: nodes of the two
-    dense layers of each tower. dropout: after each of them. norm: batch normalisation, which the paper does not have.
-    """
-
-    widths: tuple[int, ...] = (32, 64, 128, 256, 512)
-    hidden: int = 1024
-    dropout: float = 0.5
-    norm: bool = False
 
 
 class PinNetwork(nn.Module):
@@ -186,3 +174,25 @@ def walk(
             if moved.max() < settled_mm:
                 break
     return torch.stack(path)
+
+
+def build_network(task: Task, settings: Settings, space: ShapeSpace | None) -> PinNetwork:
+    """A network with new weights; `space` is that of the task's landmarks together, or None for PIN-Single."""
+    return PinNetwork(space, len(task.names), task.dimension, settings.architecture, patch=settings.patch)
+
+
+def walk_to_landmarks(network: PinNetwork, volumes: Volumes, settings: Settings) -> Tensor:
+    """(T + 1, S, L, ndim) mm: where every start leads in the first image of `volumes`."""
+    states = network.starts(volumes, settings.starts, seed=settings.start_seed)
+    which = torch.zeros(len(states), dtype=torch.long, device=states.device)
+    path = walk(
+        network,
+        volumes,
+        which,
+        states,
+        shape=settings.patch_shape,
+        rule=settings.rule,
+        iterations=settings.pixel_iterations if settings.rule == "A" else settings.iterations,
+        settled_mm=settings.settled_mm,
+    )
+    return network.to_points(path.flatten(0, 1)).unflatten(0, path.shape[:2])

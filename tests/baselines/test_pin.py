@@ -10,15 +10,16 @@ import torch
 from torch import nn
 
 from landmark_baselines import pin as method
-from landmark_baselines import pin_bench
+from landmark_baselines import pin_bench, pin_training
 from landmark_baselines.ablation import rows_of, trainings_of
 from landmark_baselines.augmentation import Augmentation
 from landmark_baselines.method import load_model, train_method
-from landmark_baselines.pin_network import Architecture, PinNetwork, look, step_of, walk
+from landmark_baselines.pin_network import PinNetwork, build_network, look, step_of, walk
+from landmark_baselines.pin_presets import Architecture
 from landmark_baselines.planar_patches import PatchShape, Volumes
 from landmark_baselines.presets import from_plain
 from landmark_baselines.store import Store
-from landmark_baselines.training import Step
+from landmark_baselines.training import Step, cases_at
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image
@@ -44,7 +45,7 @@ def _volumes(ndim: int = 3) -> Volumes:
 def test_the_network_of_the_paper() -> None:
     settings = method.preset_settings("paper", TASK)
     mean, basis = np.zeros((10, 3)), np.eye(30)[:15].reshape(15, 10, 3)
-    network = method.build_network(TASK, settings, ShapeSpace(mean, basis, np.ones(15)))
+    network = build_network(TASK, settings, ShapeSpace(mean, basis, np.ones(15)))
     kernels = [(layer.in_channels, layer.out_channels) for layer in network.body if isinstance(layer, nn.Conv2d)]
     assert kernels == [(30, 32), (32, 64), (64, 128), (128, 256), (256, 512)]
     assert network.body(torch.zeros(1, 30, 101, 101)).shape == (1, 512, 1, 1)
@@ -66,7 +67,7 @@ def test_the_loss_by_hand() -> None:
     entropy = -math.log(chances[3] / chances.sum())
     error = ((0.5 - 1.0 / 2) ** 2 + (-1.0 + 4.0 / 2) ** 2) / 2
     for alpha in (0.0, 0.3, 1.0):
-        loss = method.pin_loss((regressed, logits), target, unit_mm=torch.tensor(2.0), alpha=alpha)
+        loss = pin_training.pin_loss((regressed, logits), target, unit_mm=torch.tensor(2.0), alpha=alpha)
         assert loss.item() == pytest.approx((1 - alpha) * error + alpha * entropy, rel=1e-6)
 
 
@@ -74,7 +75,7 @@ def test_a_group_without_a_target_teaches_nothing() -> None:
     outputs = torch.randn(2, 3, 2, requires_grad=True), torch.randn(2, 3, 4, requires_grad=True)
     target = torch.randn(2, 3, 2)
     target[0, 1, 0] = float("nan")
-    method.pin_loss(outputs, target, unit_mm=torch.ones(1), alpha=0.5).backward()
+    pin_training.pin_loss(outputs, target, unit_mm=torch.ones(1), alpha=0.5).backward()
     for output in outputs:
         assert output.grad is not None and (output.grad[0, 1] == 0).all() and (output.grad[1, 1] != 0).any()
 
@@ -209,11 +210,11 @@ def _teach(augmentation: Augmentation, *, joint: bool) -> tuple[torch.Tensor, to
         schedule=replace(SETTINGS.schedule, batch=5),
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(method, "pin_loss", loss)
-        method._loss(network, Step(0), store, truth, torch.full((5, 3), 59.0), settings, seed=1)
+        patch.setattr(pin_training, "pin_loss", loss)
+        pin_training._loss(network, Step(0), store, truth, torch.full((5, 3), 59.0), settings, seed=1)
     x = seen[0] * 255 / 4
     way = told[0] if not joint else torch.einsum("bk,kld->bld", told[0][:, 0], network.basis)
-    order = method.cases_at(range(5), 5, seed=1)
+    order = cases_at(range(5), 5, seed=1)
     return x, way[..., 0] - (truth[order] - x[..., None])[..., 0] if not augmentation.scale else way[..., 0]
 
 
@@ -315,7 +316,7 @@ def test_the_space_is_kept_exact_in_the_smallest_models(tmp_path: Path, tiny_vol
     settings = replace(tiny, schedule=replace(tiny.schedule, iterations=1, validate_every=1, batch=2))
     train_method("pin", dataset, output=tmp_path, device="cpu", settings=settings, preset="tiny")
     loaded = method.load(tmp_path)
-    truth, _ = method.training_sets(dataset, settings.spacing_mm)
+    truth, _ = pin_training.training_sets(dataset, settings.spacing_mm)
     space, _ = fit_space(truth, explained=settings.explained)
     np.testing.assert_array_equal(loaded.network.mean_mm, space.mean_mm.astype(np.float32))
     assert next(loaded.network.body.parameters()).dtype in (torch.bfloat16, torch.float32)
