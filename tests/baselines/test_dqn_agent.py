@@ -7,19 +7,10 @@ import pytest
 import torch
 
 from landmark_baselines.checkpoints import read_model
-from landmark_baselines.dqn_agent import (
-    VARIANTS,
-    Architecture,
-    Exploration,
-    Explorer,
-    QNetwork,
-    Settings,
-    exploring,
-    preset_settings,
-    run,
-    train,
-    variant_settings,
-)
+from landmark_baselines.dqn_agent import VARIANTS, Settings, preset_settings, train, variant_settings
+from landmark_baselines.dqn_network import QNetwork, run
+from landmark_baselines.dqn_presets import Architecture, Exploration
+from landmark_baselines.dqn_training import Explorer, exploring
 from landmark_baselines.store import Store
 from landmark_baselines.training import Schedule, Step
 from landmark_baselines.walks import Scales
