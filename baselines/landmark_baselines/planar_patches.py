@@ -189,7 +189,7 @@ def sample_positions(volumes: Volumes, which: Tensor, positions_mm: Tensor, *, o
             held, above = below.clamp(0, last), (below + 1).clamp(0, last)
             address = address + held * stride
             ups.append((above - held) * stride)
-            shares.append(position - lower)
+            shares.append((position - lower).float())
             if outside == "zero":
                 there = (held == below, above == below + 1)
                 inside = [other & own for own in there for other in inside]
