@@ -10,6 +10,7 @@ from landmark_challenge.task import PublishedResult, Task
 from .ablation import Row
 from .augmentation import Augmentation
 from .planar_patches import OUTSIDE, PatchShape
+from .presets import of_preset
 from .training import Schedule
 
 RULES = ("A", "B", "C")
@@ -81,9 +82,7 @@ def checked(settings: Settings) -> Settings:
 
 def preset_settings(preset: str, task: Task) -> Settings:
     """The settings of a preset for a task."""
-    if preset not in PRESETS:
-        raise ChallengeError(f"preset: wanted one of {', '.join(PRESETS)}, got '{preset}'")
-    return PRESETS[preset](task)
+    return of_preset(PRESETS, preset, task)
 
 
 # Each is trained once; the update rule is chosen afterwards (PIN1 is C with rule A, PIN5 is C+R with rule C).
@@ -190,7 +189,7 @@ def _cpu(task: Task) -> Settings:
         spacing_mm=spacing,
         patch=45 if task.dimension == 2 else 33,
         architecture=Architecture((32, 64, 128), hidden=256, dropout=0.3, norm=True),
-        schedule=_modern(Schedule(6000, 32, 2e-3, average=0.99, validate_every=500)),
+        schedule=_modern(Schedule(4000, 32, 2e-3, average=0.99, validate_every=500)),
         explained=0.999,
         rule="B",  # the paper: C, whose probabilities share 1 among all components and leave far starts on their way
         pixel_iterations=round(_PIXEL_WAY_MM / spacing),
