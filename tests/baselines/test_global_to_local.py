@@ -19,7 +19,7 @@ from landmark_baselines.method import train_method
 from landmark_baselines.patches import padded
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
-from landmark_challenge.task import load_task
+from landmark_challenge.task import Task, load_task, task_names
 
 from .learning import assert_beats_the_floor
 
@@ -159,6 +159,17 @@ def test_unknown_preset_and_variant_are_refused() -> None:
         method.preset_settings("huge", TASK)
     with pytest.raises(ChallengeError, match="variant"):
         method.variant_settings("Q", SETTINGS)
+
+
+@pytest.mark.parametrize("task", [task for task in map(load_task, task_names()) if len(task.names) <= 10])
+def test_tiny_models_are_small_enough_to_commit(task: Task) -> None:
+    settings = method.preset_settings("tiny", task)
+    ndim, landmarks = task.dimension, len(task.names)
+    networks = (
+        method.PatchNetwork(ndim, landmarks, settings.global_stage.architecture),
+        method.PatchNetwork(ndim, landmarks, settings.local_stage.architecture, specialised=True),
+    )
+    assert 2 * sum(map(parameter_count, networks)) < 2e6  # two bytes a weight
 
 
 def test_window_follows_the_validation_errors() -> None:
