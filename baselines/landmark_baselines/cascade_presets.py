@@ -7,6 +7,7 @@ from landmark_challenge.task import Task
 
 from .augmentation import FEW_IMAGES, Augmentation
 from .cascade_network import STAGES, Settings, Stage
+from .presets import of_preset
 from .training import Schedule
 from .unet import Architecture
 
@@ -17,9 +18,7 @@ _WHOLE = replace(FEW_IMAGES, shift_mm=8, cutout=0.3)
 
 def preset_settings(preset: str, task: Task) -> Settings:
     """The settings of a preset for a task."""
-    if preset not in PRESETS:
-        raise ChallengeError(f"preset: wanted one of {', '.join(PRESETS)}, got '{preset}'")
-    return PRESETS[preset](task)
+    return of_preset(PRESETS, preset, task)
 
 
 VARIANTS = ("reference", "untold", "no_distance", "no_changes")

@@ -19,12 +19,12 @@ from landmark_challenge.dataset import Case, Dataset
 from .augmentation import Draws, Warp, augmented_batch, change_intensity, random_warp, warp_images, warp_points
 from .blocks import parameter_count, placed
 from .cascade_network import STAGES, Settings, Stage, checked, make_network, run
-from .checkpoints import Model, mean_shape_of, provenance_of, save_model
+from .finish import save_trained
 from .heatmap_unet import heatmap_loss
 from .heatmaps import centre_of_mass
 from .scales import StoreReader
 from .store import Store, load_store, radial_errors_mm
-from .training import Point, Step, cases_at, clear_checkpoints, fit, launch, report, set_threads
+from .training import Point, Step, cases_at, fit, launch, report, set_threads
 
 FAR_SHARE = 0.1
 SMALLEST_ERROR_MM = 0.3
@@ -93,25 +93,19 @@ def fit_stages(
         error_mm = around.spread_mm()
         if main:
             report(f"{name}: {float(error_mm.mean()):.2f} mm along an axis in the validation cases (RMS)")
-    if not main:
-        return False
-    weights = {
-        f"{name}.{key}": value for name, network in networks.items() for key, value in network.state_dict().items()
-    }
-    if preset == "tiny":
-        weights = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in weights.items()}
-    provenance = provenance_of(
+    every = {f"{name}.{key}": part for name, network in networks.items() for key, part in network.state_dict().items()}
+    save_trained(
+        output,
         dataset,
+        method="cascade",
+        preset=preset,
+        settings=asdict(settings),
+        weights=every,
+        curves=curves,
+        fabric=fabric,
         seed=seed,
-        training_seconds=round(sum(curve[-1].seconds for curve in curves.values() if curve), 1),
-        device=device,
-        processes=fabric.world_size,
-        validation_curve={name: [[p.iteration, p.validation_mm] for p in curve] for name, curve in curves.items()},
     )
-    shape = mean_shape_of(dataset)
-    save_model(output, Model("cascade", preset, asdict(settings), dataset.task, provenance, shape, weights))
-    clear_checkpoints(output)
-    return True
+    return main
 
 
 @dataclass(frozen=True)

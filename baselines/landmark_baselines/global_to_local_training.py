@@ -21,12 +21,12 @@ from .augmentation import (
     without_folds,
 )
 from .blocks import parameter_count, placed
-from .checkpoints import Model, mean_shape_of, provenance_of, save_model
+from .finish import save_trained
 from .global_to_local_network import PatchNetwork, Settings, patch_loss, run_global, run_local
 from .global_to_local_presets import preset_settings
 from .grids import on_device, rescale
 from .store import Store, load_store, radial_errors_mm
-from .training import Point, Step, cases_at, clear_checkpoints, fit, launch, report, set_threads
+from .training import Point, Step, cases_at, fit, launch, report, set_threads
 
 
 def choose_window(errors_mm: Tensor, settings: Settings) -> int:
@@ -96,28 +96,17 @@ def train(
             specialists, points, coarse_judge, fine_train[0], fine_judge[0], settings, options
         )
         weights |= {f"local.{key}": value for key, value in specialists.state_dict().items()}
-    if not main:
-        return
-    halves = {
-        key: value.to(torch.bfloat16) if preset == "tiny" and value.is_floating_point() else value
-        for key, value in weights.items()
-    }
-    provenance = provenance_of(
+    save_trained(
+        output,
         dataset,
+        method="global_to_local",
+        preset=preset,
+        settings={**asdict(settings), "window": window},
+        weights=weights,
+        curves={"global": global_curve, "local": local_curve},
+        fabric=fabric,
         seed=seed,
-        training_seconds=round(sum(curve[-1].seconds for curve in (global_curve, local_curve) if curve), 1),
-        device=device,
-        processes=fabric.world_size,
-        validation_curve={
-            "global": [[p.iteration, p.validation_mm] for p in global_curve],
-            "local": [[p.iteration, p.validation_mm] for p in local_curve],
-        },
     )
-    described = {**asdict(settings), "window": window}
-    save_model(
-        output, Model("global_to_local", preset, described, dataset.task, provenance, mean_shape_of(dataset), halves)
-    )
-    clear_checkpoints(output)
 
 
 def _train_local(

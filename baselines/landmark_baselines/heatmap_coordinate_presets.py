@@ -9,14 +9,13 @@ from . import unet, xception
 from .ablation import Row
 from .augmentation import FEW_IMAGES, Augmentation
 from .heatmap_coordinate_network import VARIANTS, CoordinateStage, HeatmapStage, Settings
+from .presets import of_preset
 from .training import Schedule
 
 
 def preset_settings(preset: str, task: Task) -> Settings:
     """The settings of a preset for a task."""
-    if preset not in PRESETS:
-        raise ChallengeError(f"preset: wanted one of {', '.join(PRESETS)}, got '{preset}'")
-    return PRESETS[preset](task)
+    return of_preset(PRESETS, preset, task)
 
 
 def variant_settings(variant: str, settings: Settings) -> Settings:

@@ -14,7 +14,7 @@ from landmark_challenge.dataset import Dataset
 
 from . import unet
 from .blocks import parameter_count, placed
-from .checkpoints import Model, mean_shape_of, provenance_of, save_model
+from .finish import save_trained
 from .heatmap_coordinate_network import (
     CoordinateNetwork,
     CoordinateStage,
@@ -29,7 +29,7 @@ from .heatmap_coordinate_network import (
 )
 from .heatmap_coordinate_presets import preset_settings
 from .heatmap_unet import heatmap_loss
-from .training import Point, Step, clear_checkpoints, fit, launch, report, set_threads
+from .training import Point, Step, fit, launch, report, set_threads
 from .whole_image import Frames, augmented_frames, errors_mm, load_frames, to_shares, to_voxels
 
 _Loss = Callable[[nn.Module, Step, Frames, Settings, int], Tensor]
@@ -110,24 +110,20 @@ def train(
     if settings.combine != "coordinate":
         build = partial(unet.UNet, ndim, landmarks, settings.heatmap.architecture)
         stage("heatmap", 1, build, _heatmap_loss, _heatmap_points)
-    if not main:
-        return
-    if preset == "tiny":  # biases stay: half a voxel is lost in them
-        weights = {k: v.to(torch.bfloat16) if v.ndim > 1 else v for k, v in weights.items()}
-    provenance = provenance_of(
-        dataset,
-        seed=seed,
-        training_seconds=round(sum(curve[-1].seconds for curve in curves.values() if curve), 1),
-        device=device,
-        processes=fabric.world_size,
-        validation_curve={name: [[p.iteration, p.validation_mm] for p in curve] for name, curve in curves.items()},
-    )
     described = {**asdict(settings), "sigma": [None if math.isnan(value) else value for value in sigma]}
-    save_model(
+    flat = {key for key, value in weights.items() if value.ndim < 2}  # half a voxel is lost in rounded biases
+    save_trained(
         output,
-        Model("heatmap_coordinate", preset, described, dataset.task, provenance, mean_shape_of(dataset), weights),
+        dataset,
+        method="heatmap_coordinate",
+        preset=preset,
+        settings=described,
+        weights=weights,
+        curves=curves,
+        fabric=fabric,
+        seed=seed,
+        exact=flat,
     )
-    clear_checkpoints(output)
 
 
 def _every(model: nn.Module, frames: Frames, points_of: _Points, settings: Settings) -> Tensor:

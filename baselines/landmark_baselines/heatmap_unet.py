@@ -26,7 +26,7 @@ from .blocks import autocast, for_inference, placed
 from .checkpoints import MODEL_FILE, Model, read_model
 from .heatmaps import DECODERS, gaussian_factors, render_gaussians, second_moments, weighted_sum
 from .patches import padded
-from .presets import from_plain
+from .presets import from_plain, of_preset
 from .single_network import train_single
 from .stopwatch import span
 from .store import Store, prepare
@@ -189,9 +189,7 @@ def load(model: Path, *, device: str = "cpu") -> HeatmapUNet:
 
 def preset_settings(preset: str, task: Task) -> Settings:
     """The settings of a preset for a task."""
-    if preset not in PRESETS:
-        raise ChallengeError(f"preset: wanted one of {', '.join(PRESETS)}, got '{preset}'")
-    return PRESETS[preset](task)
+    return of_preset(PRESETS, preset, task)
 
 
 VARIANTS = {loss: {"loss": loss} for loss in ("spatial_cross_entropy", "bce", "mse")}

@@ -10,15 +10,14 @@ from landmark_challenge.task import Task
 from .ablation import Row
 from .augmentation import FEW_IMAGES
 from .loc_net_network import Settings
+from .presets import of_preset
 from .training import Schedule
 from .unet import Architecture
 
 
 def preset_settings(preset: str, task: Task) -> Settings:
     """The settings of a preset for a task."""
-    if preset not in PRESETS:
-        raise ChallengeError(f"preset: wanted one of {', '.join(PRESETS)}, got '{preset}'")
-    return PRESETS[preset](task)
+    return of_preset(PRESETS, preset, task)
 
 
 VARIANTS = ("heatmap", "single_scale", "multi_step", "end_to_end", "end_to_end_noise")

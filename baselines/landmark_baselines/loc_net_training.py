@@ -13,13 +13,13 @@ from landmark_challenge.dataset import Dataset
 
 from .augmentation import warp_points
 from .blocks import autocast, parameter_count, placed
-from .checkpoints import Model, mean_shape_of, provenance_of, save_model
+from .finish import save_trained
 from .heatmap_unet import heatmap_loss
 from .loc_net_network import Chain, Found, Settings, checked, look, run, to_scale
 from .loc_net_presets import preset_settings
 from .scales import Change, Reader, StoreReader
 from .store import Store, load_store, radial_errors_mm
-from .training import Point, Step, cases_at, clear_checkpoints, fit, launch, report, set_threads
+from .training import Point, Step, cases_at, fit, launch, report, set_threads
 
 MAP_SIGMA_VOXEL = 1.5
 
@@ -111,24 +111,17 @@ def train(
     options: dict[str, Any] = {"fabric": fabric, "folder": output, "seed": seed, "resume": resume}
     fitted = _fit_together if settings.end_to_end else _fit_one_by_one
     curves = fitted(chain, learn, judge, settings, options)
-    if not main:
-        return
-    weights = chain.state_dict()
-    if preset == "tiny":
-        weights = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in weights.items()}
-    provenance = provenance_of(
+    save_trained(
+        output,
         dataset,
+        method="loc_net",
+        preset=preset,
+        settings=asdict(settings),
+        weights=chain.state_dict(),
+        curves=curves,
+        fabric=fabric,
         seed=seed,
-        training_seconds=round(sum(curve[-1].seconds for curve in curves.values() if curve), 1),
-        device=device,
-        processes=fabric.world_size,
-        validation_curve={
-            stage: [[point.iteration, point.validation_mm] for point in curve] for stage, curve in curves.items()
-        },
     )
-    described = asdict(settings)
-    save_model(output, Model("loc_net", preset, described, dataset.task, provenance, mean_shape_of(dataset), weights))
-    clear_checkpoints(output)
 
 
 def _fit_together(

@@ -9,14 +9,13 @@ from .ablation import Row
 from .augmentation import FEW_IMAGES
 from .md_gru_network import Architecture
 from .md_gru_stages import Settings, Stage
+from .presets import of_preset
 from .training import Schedule
 
 
 def preset_settings(preset: str, task: Task) -> Settings:
     """The settings of a preset for a task."""
-    if preset not in PRESETS:
-        raise ChallengeError(f"preset: wanted one of {', '.join(PRESETS)}, got '{preset}'")
-    return PRESETS[preset](task)
+    return of_preset(PRESETS, preset, task)
 
 
 VARIANTS = {"64 classes": 1, "256 classes": 4}  # the paper's n, for its fine window of 64 voxels

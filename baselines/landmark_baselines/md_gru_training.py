@@ -14,13 +14,13 @@ from landmark_challenge.dataset import Dataset
 
 from .augmentation import Draws, change_intensity, random_warp, warp_images, warp_points
 from .blocks import parameter_count
-from .checkpoints import Model, mean_shape_of, provenance_of, save_model
+from .finish import save_trained
 from .grids import rescale
 from .md_gru_network import class_loss, with_high_pass
 from .md_gru_presets import preset_settings
 from .md_gru_stages import Settings, Stage, choose_window, make_network, overview_scale, run_coarse, run_fine
 from .store import Store, load_store, radial_errors_mm
-from .training import Point, Step, cases_at, clear_checkpoints, fit, launch, report, set_threads
+from .training import Point, Step, cases_at, fit, launch, report, set_threads
 
 
 def train(
@@ -76,21 +76,17 @@ def train(
         if level < len(spacings) - 1:
             found = _every_point(network, judge[0], settings, None)
             estimates = rescale(found, spacing_from=spacings[0], spacing_to=spacings[1])
-    if not main:
-        return
-    if preset == "tiny":
-        weights = {key: value.to(torch.bfloat16) for key, value in weights.items()}
-    provenance = provenance_of(
+    save_trained(
+        output,
         dataset,
+        method="md_gru",
+        preset=preset,
+        settings=asdict(settings),
+        weights=weights,
+        curves=curves,
+        fabric=fabric,
         seed=seed,
-        training_seconds=round(sum(curve[-1].seconds for curve in curves.values() if curve), 1),
-        device=device,
-        processes=fabric.world_size,
-        validation_curve={name: [[p.iteration, p.validation_mm] for p in curve] for name, curve in curves.items()},
     )
-    shape = mean_shape_of(dataset)
-    save_model(output, Model("md_gru", preset, asdict(settings), dataset.task, provenance, shape, weights))
-    clear_checkpoints(output)
 
 
 def _fit_stage(

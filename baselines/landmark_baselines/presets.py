@@ -1,6 +1,6 @@
 """Settings are plain dataclasses; here they are read back, checked and overridden field by field."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -8,8 +8,16 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from landmark_challenge.errors import ChallengeError
+from landmark_challenge.task import Task
 
 Settings = TypeVar("Settings")
+
+
+def of_preset(presets: Mapping[str, Callable[[Task], Settings]], preset: str, task: Task) -> Settings:
+    """The settings of a preset for a task. Raises ChallengeError for an unknown one."""
+    if preset not in presets:
+        raise ChallengeError(f"preset: wanted one of {', '.join(presets)}, got '{preset}'")
+    return presets[preset](task)
 
 
 def from_plain(kind: type[Settings], value: Mapping[str, Any], *, source: str) -> Settings:

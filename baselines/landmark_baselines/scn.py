@@ -26,7 +26,7 @@ from .blocks import autocast, for_inference, placed
 from .checkpoints import MODEL_FILE, Model, read_model
 from .heatmaps import DECODERS, render_gaussians
 from .patches import padded
-from .presets import from_plain
+from .presets import from_plain, of_preset
 from .scn_network import Architecture, SpatialConfigurationNet, tile_starts
 from .single_network import train_single
 from .stopwatch import span
@@ -198,9 +198,7 @@ def _checked(settings: Settings) -> None:
 
 def preset_settings(preset: str, task: Task) -> Settings:
     """The settings of a preset for a task."""
-    if preset not in PRESETS:
-        raise ChallengeError(f"preset: wanted one of {', '.join(PRESETS)}, got '{preset}'")
-    return PRESETS[preset](task)
+    return of_preset(PRESETS, preset, task)
 
 
 def variant_settings(variant: str, settings: Settings) -> Settings:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from landmark_challenge.dataset import Dataset
 
 from .blocks import parameter_count, placed
-from .checkpoints import Model, mean_shape_of, provenance_of, save_model
+from .finish import save_trained
 from .store import Store, load_store, radial_errors_mm
-from .training import Schedule, Step, clear_checkpoints, fit, launch, report, set_threads
+from .training import Schedule, Step, fit, launch, report, set_threads
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -85,20 +85,15 @@ def train_single(
         seed=seed,
         resume=resume,
     )
-    if not main:
-        return
-    weights = model.state_dict()
-    if preset == "tiny":
-        rounded = {k for k, v in weights.items() if v.is_floating_point() and k not in exact}
-        weights = {k: v.to(torch.bfloat16) if k in rounded else v for k, v in weights.items()}
-    provenance: dict[str, Any] = provenance_of(
+    save_trained(
+        output,
         dataset,
+        method=method,
+        preset=preset,
+        settings=asdict(settings),
+        weights=model.state_dict(),
+        curves={"network": curve},
+        fabric=fabric,
         seed=seed,
-        training_seconds=round(curve[-1].seconds, 1) if curve else 0.0,
-        device=device,
-        processes=fabric.world_size,
-        validation_curve={"network": [[point.iteration, point.validation_mm] for point in curve]},
+        exact=exact,
     )
-    described = asdict(settings)
-    save_model(output, Model(method, preset, described, dataset.task, provenance, mean_shape_of(dataset), weights))
-    clear_checkpoints(output)
