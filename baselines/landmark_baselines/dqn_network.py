@@ -95,7 +95,7 @@ def expected_rewards(
 def run(network: nn.Module, images: Tensor, settings: Settings, *, starts: int) -> Tensor:
     """(1, 1, ...) an image of 0..1 -> (agents, starts, ndim) voxels where the walks end.
 
-    All walks of all agents go on together until the last has ended. Starts are the same for images of one size.
+    All walks of all agents go on together, each until it has ended. Starts are the same for images of one size.
     """
     volumes = (images[:, 0] * 255).round().to(torch.uint8)
     agents = int(getattr(network, "agents"))  # noqa: B009 (nn.Module types every attribute as a tensor or module)
@@ -103,19 +103,18 @@ def run(network: nn.Module, images: Tensor, settings: Settings, *, starts: int) 
     places = random_places(agents * starts, extent, share=0.5, generator=torch.Generator().manual_seed(0))
     image = torch.zeros(agents * starts, dtype=torch.long, device=volumes.device)
     walkers = Walkers.at(places, image, extent, frames=settings.frames)
-    shape = (agents, starts)
+    first = starts * torch.arange(agents, device=volumes.device).unsqueeze(1)
     for _ in range(settings.exploration.longest):
+        # Those that still walk are the first of each agent's; of the rest, only as many are looked at as one agent has.
+        ended = walkers.ended.unflatten(0, (agents, starts))
+        walking = first + ended.int().argsort(dim=1, stable=True)[:, : int((~ended).sum(dim=1).max())]
         with autocast(volumes.device):
-            expected = expected_rewards(
-                network,
-                volumes,
-                walkers.image.unflatten(0, shape),
-                walkers.history.unflatten(0, shape),
-                walkers.scale.unflatten(0, shape),
-                settings,
-            )
-        values, actions = expected.float().max(dim=-1)
-        walkers.move(actions.flatten(), values.flatten(), settings.scales)
+            places_of = walkers.image[walking], walkers.history[walking], walkers.scale[walking]
+            expected = expected_rewards(network, volumes, *places_of, settings)
+        best = expected.float().max(dim=-1)
+        values = torch.zeros(agents * starts, device=volumes.device).index_put((walking,), best.values)
+        actions = torch.zeros_like(walkers.image).index_put((walking,), best.indices)
+        walkers.move(actions, values, settings.scales)
         if walkers.ended.all():
             break
-    return walkers.places.unflatten(0, shape)
+    return walkers.places.unflatten(0, (agents, starts))

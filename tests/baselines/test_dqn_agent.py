@@ -8,12 +8,12 @@ import torch
 
 from landmark_baselines.checkpoints import read_model
 from landmark_baselines.dqn_agent import VARIANTS, Settings, preset_settings, train, variant_settings
-from landmark_baselines.dqn_network import QNetwork, run
+from landmark_baselines.dqn_network import QNetwork, expected_rewards, run
 from landmark_baselines.dqn_presets import Architecture, Exploration
 from landmark_baselines.dqn_training import Explorer, exploring
 from landmark_baselines.store import Store
 from landmark_baselines.training import Schedule, Step
-from landmark_baselines.walks import Scales
+from landmark_baselines.walks import Scales, Walkers, random_places
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.task import load_task
@@ -150,6 +150,43 @@ def test_it_learns_to_walk_to_spots() -> None:
         optimizer.step()
     trained = error()
     assert trained < 0.6 * untrained, (trained, untrained)  # 0.33 to 0.53 with three seeds
+
+
+class _Climber(torch.nn.Module):
+    """Expects the more of a direction the brighter a view is on that side; keeps how many views it was shown."""
+
+    agents = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[int] = []
+
+    def forward(self, views: torch.Tensor) -> torch.Tensor:
+        self.shown.append(views.shape[0] * views.shape[1])
+        newest = views[:, :, -1]
+        sides = [newest[..., 5:], newest[..., :4], newest[..., 5:, :], newest[..., :4, :]]
+        signs = torch.tensor([1.0, -1.0]).reshape(2, 1)  # the second agent is for the dark spot
+        return torch.stack([signs * side.mean(dim=(-1, -2)) for side in sides], dim=-1)
+
+
+def test_walks_that_have_ended_are_not_looked_at_and_change_nothing() -> None:
+    store = _spots(1, seed=4)
+    images = store.batch(torch.tensor([0]))
+    climber = _Climber()
+    ends = run(climber, images, SMALL, starts=5)
+    assert climber.shown[0] == 10 and climber.shown == sorted(climber.shown, reverse=True) and climber.shown[-1] < 10
+    places = random_places(10, torch.tensor([40, 40]), share=0.5, generator=torch.Generator().manual_seed(0))
+    volumes = (images[:, 0] * 255).round().to(torch.uint8)
+    for number in range(10):  # each alone, as if there were no others
+        agent = number // 5
+        walker = Walkers.at(
+            places[number : number + 1], torch.zeros(1, dtype=torch.long), torch.tensor([40, 40]), frames=2
+        )
+        for _ in range(SMALL.exploration.longest):
+            state = walker.image.expand(2, 1), walker.history.expand(2, 1, 2, 2), walker.scale.expand(2, 1)
+            expected = expected_rewards(climber, volumes, *state, SMALL)[agent]
+            walker.move(expected.argmax(dim=-1), expected.max(dim=-1).values, SMALL.scales)
+        assert ends[agent, number % 5].tolist() == walker.places[0].tolist()
 
 
 def test_variants_and_presets_are_settings() -> None:
