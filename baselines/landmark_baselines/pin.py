@@ -34,9 +34,9 @@ from .pin_presets import (
     variant_settings,
 )
 from .pin_training import SPACE, train
-from .planar_patches import open_volume
 from .presets import from_plain
 from .training import set_threads
+from .volumes import open_volume
 
 __all__ = [
     "PRESETS",

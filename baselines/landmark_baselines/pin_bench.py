@@ -22,8 +22,9 @@ from .checkpoints import Model
 from .method import resolve_device
 from .pin import Pin, preset_settings
 from .pin_network import build_network
-from .planar_patches import PatchShape, Volumes, sample_patches
+from .planar_patches import PatchShape, sample_patches
 from .training import set_threads
+from .volumes import Volumes
 
 SIZE = (324, 207, 279)
 SPACING_MM = 0.5

@@ -13,8 +13,9 @@ from landmark_challenge.task import Task
 
 from .blocks import autocast, channels_last
 from .pin_presets import Architecture, Settings
-from .planar_patches import PatchShape, Volumes, sample_patches
+from .planar_patches import PatchShape, sample_patches
 from .stopwatch import span
+from .volumes import Volumes
 
 WITHIN = 3.0  # standard deviations of the random starts and of the training samples
 PIXEL_SHARE = 1e-3  # of a step of rule A: two positions nearer than this are the same

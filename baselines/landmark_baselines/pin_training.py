@@ -18,10 +18,11 @@ from landmark_challenge.shape_space import fit_space
 from .augmentation import Draws, change_intensity, random_matrices
 from .pin_network import WITHIN, PinNetwork, build_network, look, walk_to_landmarks
 from .pin_presets import Settings, checked, preset_settings
-from .planar_patches import Volumes, sample_turned
+from .planar_patches import sample_turned
 from .single_network import train_single
 from .store import Store
 from .training import Step, cases_at
+from .volumes import Volumes
 
 SPACE = ("mean_mm", "basis", "spread_mm", "unit_mm")
 UNIT_DRAWS = 2000

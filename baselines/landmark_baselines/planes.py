@@ -14,7 +14,8 @@ from landmark_challenge.planes import Plane, angle_degrees, offset_mm, task_plan
 from landmark_challenge.task import PlaneSpec, Task
 
 from .pictures import save_figure, styled_figure
-from .planar_patches import Volumes, sample_positions
+from .planar_patches import sample_positions
+from .volumes import Volumes
 
 PERCENTILES = (0.5, 99.5)
 PREDICTED, REFERENCE = "#ff3fa4", "#3f8cff"

@@ -16,10 +16,11 @@ from landmark_baselines.augmentation import Augmentation
 from landmark_baselines.method import load_model, train_method
 from landmark_baselines.pin_network import PinNetwork, build_network, look, step_of, walk
 from landmark_baselines.pin_presets import Architecture
-from landmark_baselines.planar_patches import PatchShape, Volumes
+from landmark_baselines.planar_patches import PatchShape
 from landmark_baselines.presets import from_plain
 from landmark_baselines.store import Store
 from landmark_baselines.training import Step, cases_at
+from landmark_baselines.volumes import Volumes
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image

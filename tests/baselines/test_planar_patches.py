@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
-from landmark_baselines.planar_patches import PatchShape, Volumes, open_volume, sample_patches, sample_turned
+from landmark_baselines.planar_patches import PatchShape, sample_patches, sample_turned
 from landmark_baselines.store import prepare
+from landmark_baselines.volumes import Volumes, open_volume
 from landmark_challenge.images import Image
 from landmark_challenge.task import load_task
 
@@ -122,7 +123,7 @@ def test_other_voxels_and_flat_images_are_prepared() -> None:
 
 
 def test_the_percentiles_of_a_large_volume_are_close_to_those_of_all_voxels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("landmark_baselines.planar_patches.SAMPLED_VOXELS", 4000)
+    monkeypatch.setattr("landmark_baselines.volumes.SAMPLED_VOXELS", 4000)
     array = np.random.default_rng(0).normal(100, 20, (40, 40, 40)).astype(np.float32)
     volumes, _ = open_volume(Image.of(array, [0.5] * 3), TASK, 0.5, device=torch.device("cpu"))
     low, high = np.percentile(array, (0.5, 99.5))
