@@ -40,7 +40,7 @@ class Entry:
 
 def load_entries(folders: Sequence[Path]) -> list[Entry]:
     """The results in these folders. Raises ChallengeError where they cannot be compared: another task or protocol."""
-    entries = [_load(folder) for folder in folders]
+    entries = [_load(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     names = [entry.name for entry in entries]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
@@ -58,13 +58,13 @@ def load_entries(folders: Sequence[Path]) -> list[Entry]:
 def rescore(folders: Sequence[Path], reference: Reference) -> list[Entry]:
     """The submissions in these folders, results or predictions, scored again against `reference`."""
     entries = []
-    for folder in folders:
+    for folder, name in zip(folders, _names(folders), strict=True):
         old = (folder / DETAILS).is_file()
         given = submission_from_details(folder / DETAILS, reference) if old else read_submission(folder, reference)
         evaluation = evaluate_submission(given, reference)
         entries.append(
             Entry(
-                _name(folder),
+                name,
                 evaluation.metrics,
                 reference.task,
                 tuple(case.name for case in evaluation.reference.cases),
@@ -110,11 +110,11 @@ def submission_from_details(path: Path, reference: Reference) -> Submission:
     )
 
 
-def _load(folder: Path) -> Entry:
+def _load(folder: Path, name: str) -> Entry:
     metrics = read_metrics(folder)
     path = folder / DETAILS
     if not path.is_file():
-        return Entry(_name(folder), metrics, None, (), (), None)
+        return Entry(name, metrics, None, (), (), None)
     value = _read_details(path)
     task = parse_task(value.get("task_spec"), source=str(path))
     landmarks = tuple(value["landmarks"])
@@ -123,7 +123,7 @@ def _load(folder: Path) -> Entry:
         for row, case in enumerate(value["cases"]):
             for column, point in enumerate(case["points"]):
                 errors[row, column] = point.get("error_mm", np.nan)
-    return Entry(_name(folder), metrics, task, tuple(case["case"] for case in value["cases"]), landmarks, errors)
+    return Entry(name, metrics, task, tuple(case["case"] for case in value["cases"]), landmarks, errors)
 
 
 def _read_details(path: Path) -> dict[str, Any]:
@@ -152,8 +152,10 @@ def _refused(path: Path) -> Iterator[None]:
         raise ChallengeError(f"{path}: wanted the details of an evaluation, got something else") from None
 
 
-def _name(folder: Path) -> str:
-    return folder.resolve().name
+def _names(folders: Sequence[Path]) -> list[str]:
+    """What the folders are called; where all have one name, as `rows/*/result` of a study, the folders around them."""
+    levels = zip(*(folder.resolve().parts[::-1] for folder in folders), strict=False)
+    return list(next((level for level in levels if len(set(level)) > 1), [folder.resolve().name for folder in folders]))
 
 
 def _facts(one: Entry, other: Entry) -> list[tuple[str, Any, Any]]:

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -143,6 +144,14 @@ def test_protected_results_are_ranked_by_their_headlines(kit, data, tmp_path):
     board = make_leaderboard(entries, kit.task())
     assert [row.entry.name for row in board.rows] == ["near", "far"]
     assert board.pairs is None and board.stability is None
+
+
+def test_results_of_one_name_are_called_after_the_folders_around_them(results, tmp_path):
+    for row in ("64 classes", "256 classes"):
+        shutil.copytree(results / "best", tmp_path / "rows" / row / "result")
+    folders = [tmp_path / "rows" / row / "result" for row in ("64 classes", "256 classes")]
+    assert [entry.name for entry in load_entries(folders)] == ["64 classes", "256 classes"]
+    assert [entry.name for entry in load_entries(folders[:1])] == ["result"]
 
 
 def test_results_that_do_not_belong_together_are_refused(kit, results, data, tmp_path):
