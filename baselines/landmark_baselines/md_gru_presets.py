@@ -101,9 +101,9 @@ def _cpu(task: Task) -> Settings:
     levels = ((16, 24), (32, 48), (64, 96)) if flat else ((16, 24), (32, 48))
     plain = Architecture(levels, kernel=7 if flat else 3, drop=0.1, head="light", head_width=16 if flat else 32)
     whole = plain if small else replace(plain, stem=16, stem_stride=2 if flat else 4)
-    schedule = _modern(Schedule(800, 4, 3e-3, average=0.99, validate_every=200))
+    schedule = _modern(Schedule(500 if flat else 800, 4, 3e-3, average=0.99, validate_every=100 if flat else 200))
     # A fine batch has a window per landmark and image.
-    closer = replace(schedule, iterations=1000, batch=2)
+    closer = replace(schedule, iterations=600 if flat else 1000, batch=2)
     coarse_mm, fine_mm = unit * (16 if flat else 2), unit * (4 if flat else 1)
     side = 64 if flat else 24 if small else 32
     return Settings(
