@@ -52,11 +52,12 @@ class PinNetwork(nn.Module):
             self.register_buffer(name, value.float())
         layers: list[nn.Module] = []
         width, side = channels * landmarks, patch
+        apart = landmarks if architecture.apart else self.groups
         for own in architecture.widths:
-            layers += [nn.Conv2d(width, own * self.groups, 3, groups=self.groups, bias=not architecture.norm)]
-            layers += [nn.BatchNorm2d(own * self.groups)] if architecture.norm else []
+            layers += [nn.Conv2d(width, own * apart, 3, groups=apart, bias=not architecture.norm)]
+            layers += [nn.BatchNorm2d(own * apart)] if architecture.norm else []
             layers += [nn.ReLU(inplace=True), nn.MaxPool2d(2)]
-            width, side = own * self.groups, (side - 2) // 2
+            width, side = own * apart, (side - 2) // 2
         if side < 1:
             raise ValueError(f"patch of {patch} pixels: too small for {len(architecture.widths)} convolutions")
         self.body = nn.Sequential(*layers)

@@ -184,6 +184,20 @@ def test_networks_of_single_landmarks_are_apart() -> None:
         assert same.tolist() == [True, False, True]
 
 
+def test_landmarks_that_are_walked_together_can_have_convolutions_of_their_own() -> None:
+    apart = PinNetwork(_space(), 3, 3, replace(SMALL, apart=True), patch=15).eval()
+    mixed = PinNetwork(_space(), 3, 3, SMALL, patch=15).eval()
+    patches = torch.rand(2, 9, 15, 15, generator=torch.Generator().manual_seed(0))
+    changed = patches.clone()
+    changed[:, 3:6] += 1
+    for network, same in ((apart, [True, False, True]), (mixed, [False] * 3)):
+        before, after = (network.body(each).unflatten(1, (-1, SMALL.widths[-1])) for each in (patches, changed))
+        if network is mixed:
+            before, after = (each.expand(-1, 3, -1, -1, -1) for each in (before, after))
+        assert (before == after).flatten(2).all(-1).all(0).tolist() == same
+        assert not any((a == b).all() for a, b in zip(network(patches), network(changed), strict=True))
+
+
 def _teach(augmentation: Augmentation, *, joint: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, L, ndim): where the patches of a training batch were taken, read off a ramp, and where the network is told
     to go from there, both in mm along x."""
