@@ -187,13 +187,16 @@ def _cpu(task: Task) -> Settings:
     spacing itself where all images are cut to a small size.
     """
     spacing = min(task.working_spacing_mm) * (12 if task.dimension == 2 else 1 if task.pad_to_voxels else 4)
-    widths, batch = ((8, 16, 32), 16) if task.dimension == 2 else ((16, 32, 64), 32)
+    # Mixed from the first, the patches of cephalograms taught more in as many minutes.
+    slim = Architecture((32, 64, 128), hidden=256, dropout=0.3, norm=True)
+    if task.dimension == 3:
+        slim = Architecture((16, 32, 64), hidden=128, dropout=0.3, norm=True, apart=True)
     return replace(
         _fast(task),
         spacing_mm=spacing,
         patch=45 if task.dimension == 2 else 33,
-        architecture=Architecture(widths, hidden=128, dropout=0.3, norm=True, apart=True),
-        schedule=_modern(Schedule(2500, batch, 2e-3, average=0.99, validate_every=250)),
+        architecture=slim,
+        schedule=_modern(Schedule(2500, 32, 2e-3, average=0.99, validate_every=250)),
         explained=0.999,
         rule="B",  # the paper: C, whose probabilities share 1 among all components and leave far starts on their way
         pixel_iterations=round(_PIXEL_WAY_MM / spacing),
@@ -209,8 +212,8 @@ def _tiny(task: Task) -> Settings:
         spacing_mm=spacing,
         pixel_iterations=round(_PIXEL_WAY_MM / spacing),
         patch=23,
-        architecture=Architecture((16, 32, 64), hidden=96, dropout=0.2, norm=True, apart=True),
-        schedule=replace(cpu.schedule, iterations=800, batch=32, learning_rate=3e-3, average=0.98, validate_every=200),
+        architecture=replace(cpu.architecture, widths=(16, 32, 64), hidden=96, dropout=0.2),
+        schedule=replace(cpu.schedule, iterations=800, learning_rate=3e-3, average=0.98, validate_every=200),
     )
 
 
