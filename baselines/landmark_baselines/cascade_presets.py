@@ -55,7 +55,7 @@ def _cpu(task: Task) -> Settings:
         unit = max(1.0, min(task.working_spacing_mm) / 0.4)
         spacings, window = (1.6 * unit, 0.6 * unit, 0.3 * unit), 48
         whole, crops = Architecture((16, 32, 64, 96, 128)), Architecture((16, 32, 48, 64))
-        batches, iterations, images = (8, 8, 8), (2000, 2000, 2000), 8
+        batches, iterations, images = (8, 8, 8), (1500, 1500, 1500), 8
     else:
         unit = min(task.working_spacing_mm)
         small = task.pad_to_voxels is not None
