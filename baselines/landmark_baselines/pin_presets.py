@@ -198,7 +198,7 @@ def _cpu(task: Task) -> Settings:
         architecture=slim,
         schedule=_modern(Schedule(2500, 32, 2e-3, average=0.99, validate_every=250)),
         explained=0.999,
-        # The paper: C, whose probabilities share 1 among all components: in ten steps many starts are still on their way.
+        # The paper: C, whose probabilities share 1 among all components; in large volumes starts stay on their way.
         rule="C" if task.pad_to_voxels else "B",
         pixel_iterations=round(_PIXEL_WAY_MM / spacing),
     )
