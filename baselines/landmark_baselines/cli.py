@@ -78,7 +78,8 @@ def train(
         nodes=nodes,
         **options,
     )
-    click.echo(f"{output}: {method} ({preset}) for {data.task.name}, trained in {time.monotonic() - begun:.0f} s")
+    took = "trained; this run took" if resume else "trained in"
+    click.echo(f"{output}: {method} ({preset}) for {data.task.name}, {took} {time.monotonic() - begun:.0f} s")
 
 
 @click.command(short_help="Localize the landmarks of images.")
