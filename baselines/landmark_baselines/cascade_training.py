@@ -104,6 +104,8 @@ def fit_stages(
         curves=curves,
         fabric=fabric,
         seed=seed,
+        exact={key for key, value in every.items() if value.ndim < 2},
+        rounded=True,  # convolutions compute in bfloat16 wherever that is fast
     )
     return main
 

@@ -29,14 +29,15 @@ def save_trained(
     fabric: "Fabric",
     seed: int,
     exact: Container[str] = (),
+    rounded: bool = False,
 ) -> None:
     """Write the model folder, in the main process alone; the checkpoints of the stages, whose curves these are, go.
 
-    The weights of `tiny` are kept in bfloat16, all but those named `exact`.
+    The weights of `tiny`, and of others if `rounded`, are kept in bfloat16, all but those named `exact`.
     """
     if fabric.global_rank != 0:
         return
-    if preset == "tiny":
+    if rounded or preset == "tiny":
         weights = {
             key: value.to(torch.bfloat16) if value.is_floating_point() and key not in exact else value
             for key, value in weights.items()
