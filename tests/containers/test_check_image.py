@@ -163,7 +163,8 @@ def test_an_image_larger_than_the_limit_is_found(template, monkeypatch):
     ],
 )  # fmt: skip
 def test_what_fails_at_run_time_is_found(variant, body, wrong, found):
-    arguments = ["--time-limit-s", 5, "--memory-mb", 3000]
+    # on a busy machine even 3000 MB take a while to fill
+    arguments = ["--time-limit-s", 5 if wrong == {"time"} else 120, "--memory-mb", 3000]
     done, failed = check(variant(body=body), *arguments)
     assert failed == wrong, done.output
     assert found in done.output
