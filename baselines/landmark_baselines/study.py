@@ -3,6 +3,7 @@
 A study folder can be taken up again: a model that is trained, a row that is localized or scored is not done again.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from .presets import overridden
 from .training import report
 
 STUDY_FILE = "study.json"
+TIMES_FILE = "times.json"
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,15 @@ class Plan:
 class Result:
     """A finished row. metrics: metrics.json. errors_mm: (n_points,) as scored, with what a missing point is charged.
 
-    measures: what the method's own `study_measures(names, cases)` finds in the cases of details.json, by name.
+    case_s: median time to localize an image that is read already, None where an older study did not take it. measures:
+    what the method's own `study_measures(names, cases)` finds in the cases of details.json, by name.
     """
 
     row: Row
     metrics: dict[str, Any]
     errors_mm: np.ndarray
     training_s: float
+    case_s: float | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -165,7 +169,8 @@ def evaluate_row(plan: Plan, row: Row, models: Sequence[Path], folder: Path) -> 
     seconds = sum(float(read_model(model).provenance["training_seconds"]) for model in models)
     measure = getattr(plan.module, "study_measures", None)
     measures = measure(plan.dataset.task.names, details["cases"]) if measure else {}
-    return Result(row, files.read_json(result / "metrics.json"), np.array(errors), seconds, measures)
+    took = files.read_json(folder / TIMES_FILE)["median_s"] if (folder / TIMES_FILE).is_file() else None
+    return Result(row, files.read_json(result / "metrics.json"), np.array(errors), seconds, took, measures)
 
 
 def _localize(plan: Plan, row: Row, models: Sequence[Path], folder: Path) -> None:
@@ -174,10 +179,13 @@ def _localize(plan: Plan, row: Row, models: Sequence[Path], folder: Path) -> Non
     if row.view:
         localizers = [replace(each, settings=replace(each.settings, **row.view)) for each in localizers]
     cases = plan.dataset.cases(split="test", subset=plan.subset)
+    took = []
     with files.staged_folder(folder) as staging:
         for number, case in enumerate(cases, 1):
             image = plan.dataset.image(case.name)
+            begun = time.perf_counter()
             found = [localizer.localize(image).landmarks for localizer in localizers]
+            took.append(time.perf_counter() - begun)
             merged = Landmarks(
                 [name for each in found for name in each.names],
                 np.concatenate([each.points_mm for each in found]),
@@ -186,6 +194,7 @@ def _localize(plan: Plan, row: Row, models: Sequence[Path], folder: Path) -> Non
             write_landmarks(staging / f"{case.name}.json", merged)
             if number % 25 == 0 or number == len(cases):
                 report(f"localized {number} of {len(cases)} cases")
+    files.write_json(folder.parent / TIMES_FILE, {"median_s": float(np.median(took)), "cases_s": took})
 
 
 def file_name(text: str) -> str:

@@ -34,7 +34,7 @@ def as_csv(results: Sequence[Result], task: Task) -> str:
     head += [f"sdr_{threshold_key(threshold)}" for threshold in task.success_thresholds_mm]
     head += [f"{name}_{kind}_mm" for name in task.names for kind in ("median", "iqr")]
     measures = list(results[0].measures) if results else []
-    table.writerow([*head, *("_".join(re.findall(r"[a-z%]+", name)) for name in measures), "training_s"])
+    table.writerow([*head, *("_".join(re.findall(r"[a-z%]+", name)) for name in measures), "training_s", "case_s"])
     for result in results:
         found, whole = result.metrics["aggregates"], result.metrics["aggregates"]["mre_mm"]
         line = [result.row.name, len(result.errors_mm), found["n_missing"]]
@@ -44,7 +44,7 @@ def as_csv(results: Sequence[Result], task: Task) -> str:
             own = found["landmarks"].get(name, {}).get("mre_mm", {})
             line += [_number(own.get("median")), _number(own.get("iqr"))]
         line += [_number(result.measures.get(name)) for name in measures]
-        table.writerow([*line, f"{result.training_s:.1f}"])
+        table.writerow([*line, f"{result.training_s:.1f}", _number(result.case_s)])
     return text.getvalue()
 
 
@@ -88,7 +88,7 @@ def as_markdown(plan: Plan, results: Sequence[Result], *, command: str) -> str:
 def _overview(results: Sequence[Result], task: Task) -> str:
     shown = task.success_thresholds_mm
     head = ["", "median (IQR) mm", "mean ± SD mm", *(f"within {threshold:g} mm" for threshold in shown), "missing"]
-    head += ["training s"]
+    head += ["training s", "s/case"]
     lines = []
     for result in results:
         found, whole = result.metrics["aggregates"], result.metrics["aggregates"]["mre_mm"]
@@ -98,7 +98,8 @@ def _overview(results: Sequence[Result], task: Task) -> str:
             f"{whole['mean']:.2f} ± {whole['sd']:.2f}",
         ]
         line += [f"{100 * found['sdr'][threshold_key(threshold)]:.1f} %" for threshold in shown]
-        lines.append([*line, str(found["n_missing"]), f"{result.training_s:.0f}"])
+        took = "" if result.case_s is None else f"{result.case_s:.3f}"
+        lines.append([*line, str(found["n_missing"]), f"{result.training_s:.0f}", took])
     return _table(head, lines)
 
 

@@ -151,13 +151,18 @@ def test_what_is_finished_is_not_done_again(
     shutil.rmtree(folder / "rows" / again)
     stamps = {path: path.stat().st_mtime_ns for path in folder.glob("*/**/*") if again not in path.parts}
     before = _table(folder)
+    assert all(float(line["case_s"]) > 0 for line in before)
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("nothing is left to train")
 
     monkeypatch.setattr(study, "train_method", refuse)
     _run(two_landmarks, folder, "--single")
-    assert _table(folder) == before
+    timed = [{key: value for key, value in line.items() if key != "case_s"} for line in before]
+    after = _table(folder)
+    assert [{key: line[key] for key in timed[0]} for line in after] == timed
+    # only what was localized again was timed again
+    assert [a["row"] for a, b in zip(after, before, strict=True) if a["case_s"] != b["case_s"]] == ["C, global"]
     assert {path: path.stat().st_mtime_ns for path in stamps if path.is_file()} == {
         path: stamp for path, stamp in stamps.items() if path.is_file()
     }
