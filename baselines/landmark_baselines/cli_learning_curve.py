@@ -11,7 +11,7 @@ from landmark_challenge.errors import ChallengeError
 from .method import METHODS, PRESETS, resolve_device
 
 
-@click.command(short_help="Train a method on ever more images and plot its error.")
+@click.command(short_help="Train on ever more images; plot the error.")
 @click.argument("method", type=click.Choice(list(METHODS)))
 @click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", "output", required=True, type=click.Path(path_type=Path), help="The folder of the curve.")

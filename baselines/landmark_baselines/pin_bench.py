@@ -27,6 +27,7 @@ from .training import set_threads
 from .volumes import Volumes
 
 SIZE = (324, 207, 279)
+PAIRS = 4  # times the repeats
 SPACING_MM = 0.5
 PATCH = 101
 TASK = "fetal-us-10"
@@ -100,14 +101,20 @@ def main(device: str, repeats: int, count: int) -> None:
     click.echo(
         f"{count} triples of {PATCH}x{PATCH}: {ours:.3f} s, grid_sample {plain:.3f} s, {plain / ours:.1f} times that"
     )
-    pin = untrained(where)
-    walks = []
-    for factor in (1, 2):
-        image = volume(factor)
-        walks.append(seconds(partial(pin.localize, image), repeats=repeats, device=where))
-        shown = "x".join(map(str, image.size))
-        click.echo(f"10 landmarks, 6 starts, 10 steps in {shown} voxels: {walks[-1]:.3f} s")
-    click.echo(f"growth with 8 times the voxels: {100 * (walks[1] / walks[0] - 1):.1f} %")
+    pin, images = untrained(where), [volume(factor) for factor in (1, 2)]
+    # in turns, so that what slows the machine for a while slows both
+    walks = np.array(
+        [
+            [seconds(partial(pin.localize, image), repeats=1, device=where) for image in images]
+            for _ in range(PAIRS * repeats)
+        ]
+    )
+    for image, median in zip(images, np.median(walks, axis=0), strict=True):
+        click.echo(f"10 landmarks, 6 starts, 10 steps in {'x'.join(map(str, image.size))} voxels: {median:.3f} s")
+    low, growth, high = 100 * (np.quantile(walks[:, 1] / walks[:, 0], (0.25, 0.5, 0.75)) - 1)
+    click.echo(
+        f"growth with 8 times the voxels: {growth:.1f} % ({low:.1f} to {high:.1f} % in half of {len(walks)} pairs)"
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ SUMMARIES = {
     "demo": "The whole loop on synthetic images.",
     "explain": "Show why a landmark is where a model says.",
     "evaluate": "Score predictions against a reference.",
+    "learning-curve": "Train on ever more images; plot the error.",
     "pack": "Write what an organiser uploads to host a task.",
     "planes": "Cut a volume along planes through located landmarks.",
     "predict": "Localize the landmarks of single images.",
