@@ -10,7 +10,40 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from . import fused
 
-CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+
+class Convolution2d(nn.Conv2d):
+    """A convolution whose weights get the right gradient on small grids too; see `wants_float32`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `nn.Conv2d`."""
+        if not wants_float32(x, self.kernel_size):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
+class Convolution3d(nn.Conv3d):
+    """A convolution whose weights get the right gradient on small grids too; see `wants_float32`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `nn.Conv3d`."""
+        if not wants_float32(x, self.kernel_size):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
+def wants_float32(x: Tensor, kernel: Sequence[int]) -> bool:
+    """Whether a CPU's bfloat16 gradients of weights are wrong: in training, on a grid smaller than the kernel.
+
+    There oneDNN (as of PyTorch 2.13) leaves memory as it was in some of them: 1e30 or NaN, which gradient clipping then
+    makes the only gradient. Seen for depths of 2 with a kernel of 3, and for a width of 1 with a stride of 2.
+    """
+    small = any(count < size for count, size in zip(x.shape[2:], kernel, strict=True))
+    return small and torch.is_grad_enabled() and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
+CONV: dict[int, type[nn.Module]] = {2: Convolution2d, 3: Convolution3d}
 NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 

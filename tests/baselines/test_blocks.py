@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from landmark_baselines.blocks import convolution, dense_head, fold_norms, parameter_count, residual_block
+from landmark_baselines.blocks import (
+    CONV,
+    channels_last,
+    convolution,
+    dense_head,
+    fold_norms,
+    parameter_count,
+    placed,
+    residual_block,
+)
 
 
 def _trained(module: nn.Module, x: torch.Tensor) -> nn.Module:
@@ -37,3 +46,30 @@ def test_a_block_of_equal_width_keeps_a_plain_shortcut() -> None:
     wider = residual_block(2, 8, 16, pairs=1, pool=False)
     assert parameter_count(same) == 2 * (16 * 16 * 9 + 2 * 16)
     assert parameter_count(wider) == 8 * 16 * 9 + 16 * 16 * 9 + 8 * 16 + 3 * 2 * 16
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "groups"),
+    [((2, 2, 2), 1, 1), ((2, 2, 2), 1, 8), ((2, 6, 6), 1, 4), ((4, 1, 1), 2, 1), ((8, 1), 2, 1), ((1, 1), 2, 8)],
+)
+def test_weights_get_the_right_gradient_on_grids_smaller_than_the_kernel(
+    size: tuple[int, ...], stride: int, groups: int
+) -> None:
+    torch.manual_seed(0)
+    layer = CONV[len(size)](8, 16, 3, stride=stride, padding=1, groups=groups, bias=False)
+    placed(layer, "cpu", len(size))
+    x = channels_last(torch.randn(2, 8, *size))
+    slope = torch.randn_like(layer(x))
+
+    def gradient(*, narrow: bool) -> torch.Tensor:
+        layer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=narrow):
+            found = layer(x)
+        found.backward(slope.to(found.dtype))
+        return layer.weight.grad.clone()
+
+    wanted = gradient(narrow=False)
+    for _ in range(20):
+        junk = [torch.full((count,), 1e30) for count in (64, 1000, 10_000, 100_000)]  # what unwritten memory then holds
+        del junk
+        torch.testing.assert_close(gradient(narrow=True), wanted, atol=0.05 * float(wanted.abs().max()), rtol=0)
