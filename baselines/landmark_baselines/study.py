@@ -64,16 +64,16 @@ class Plan:
 class Result:
     """A finished row. metrics: metrics.json. errors_mm: (n_points,) as scored, with what a missing point is charged.
 
-    case_s: median time to localize an image that is read already, None where an older study did not take it. measures:
-    what the method's own `study_measures(names, cases)` finds in the cases of details.json, by name.
+    measures: what the method's own `study_measures(names, cases)` finds in the cases of details.json, by name. case_s:
+    median time to localize an image that is read already, None where an older study did not take it.
     """
 
     row: Row
     metrics: dict[str, Any]
     errors_mm: np.ndarray
     training_s: float
-    case_s: float | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
+    case_s: float | None = None
 
 
 class OneLandmark(Dataset):
@@ -170,7 +170,7 @@ def evaluate_row(plan: Plan, row: Row, models: Sequence[Path], folder: Path) -> 
     measure = getattr(plan.module, "study_measures", None)
     measures = measure(plan.dataset.task.names, details["cases"]) if measure else {}
     took = files.read_json(folder / TIMES_FILE)["median_s"] if (folder / TIMES_FILE).is_file() else None
-    return Result(row, files.read_json(result / "metrics.json"), np.array(errors), seconds, took, measures)
+    return Result(row, files.read_json(result / "metrics.json"), np.array(errors), seconds, measures, took)
 
 
 def _localize(plan: Plan, row: Row, models: Sequence[Path], folder: Path) -> None:
