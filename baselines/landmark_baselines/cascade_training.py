@@ -20,7 +20,7 @@ from .augmentation import Draws, Warp, augmented_batch, change_intensity, random
 from .blocks import parameter_count, placed
 from .cascade_network import STAGES, Settings, Stage, checked, make_network, run
 from .finish import save_trained
-from .heatmap_unet import heatmap_loss
+from .heatmap_unet import MapTarget, heatmap_loss
 from .heatmaps import centre_of_mass
 from .scales import StoreReader
 from .store import Store, load_store, radial_errors_mm
@@ -28,14 +28,6 @@ from .training import Point, Step, cases_at, fit, launch, report, set_threads
 
 FAR_SHARE = 0.1
 SMALLEST_ERROR_MM = 0.3
-
-
-@dataclass(frozen=True)
-class Taught:
-    """What `heatmap_loss` teaches."""
-
-    sigma_voxel: float
-    loss: str = "spatial_cross_entropy"
 
 
 def fit_stages(
@@ -159,9 +151,9 @@ class Batches:
     seed: int
 
     @property
-    def taught(self) -> Taught:
+    def taught(self) -> MapTarget:
         """The Gaussian in voxels of the stage."""
-        return Taught(self.stage.sigma_mm / self.stage.spacing_mm)
+        return MapTarget(self.stage.sigma_mm / self.stage.spacing_mm)
 
     def coarse_loss(self, model: nn.Module, step: Step) -> Tensor:
         """Cross-entropy of the maps of whole images."""

@@ -66,6 +66,14 @@ class Taught(Protocol):
         """The sigma of the learned Gaussians in voxels."""
 
 
+@dataclass(frozen=True)
+class MapTarget:
+    """What maps are taught, for methods whose settings do not say so themselves."""
+
+    sigma_voxel: float
+    loss: str = "spatial_cross_entropy"
+
+
 def heatmap_loss(outputs: Tensor, points: Tensor, settings: Taught) -> Tensor:
     """Loss of one batch: outputs (B, L, *grid), points (B, L, ndim) voxel coordinates, NaN where nobody knows.
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from landmark_challenge.dataset import Dataset
 from .augmentation import warp_points
 from .blocks import autocast, parameter_count, placed
 from .finish import save_trained
-from .heatmap_unet import heatmap_loss
+from .heatmap_unet import MapTarget, heatmap_loss
 from .loc_net_network import Chain, Found, Settings, checked, look, run, to_scale
 from .loc_net_presets import preset_settings
 from .scales import Change, Reader, StoreReader
@@ -22,14 +22,6 @@ from .store import Store, load_store, radial_errors_mm
 from .training import Point, Step, cases_at, fit, launch, report, set_threads
 
 MAP_SIGMA_VOXEL = 1.5
-
-
-@dataclass(frozen=True)
-class MapTarget:
-    """What `heatmap_loss` teaches."""
-
-    loss: str
-    sigma_voxel: float
 
 
 def chain_loss(found: Sequence[Found], points: Tensor, settings: Settings, *, progress: float) -> Tensor:
@@ -60,7 +52,7 @@ def scale_loss(found: Found, points: Tensor, settings: Settings, *, scale: int) 
     """Loss of one scale, mean over the known landmarks; points: as in `chain_loss`."""
     target, spacing = to_scale(points, 0, scale, settings), settings.spacings_mm[scale]
     if settings.loss == "heatmap":
-        return heatmap_loss(found.maps, target - found.corner, MapTarget("mse", settings.sigma_mm / spacing))
+        return heatmap_loss(found.maps, target - found.corner, MapTarget(settings.sigma_mm / spacing, "mse"))
     known = torch.isfinite(target).all(dim=-1)
     offset = torch.where(known.unsqueeze(-1), found.points - target, 0) * spacing
     squared = offset.square().sum(dim=-1)
@@ -68,7 +60,7 @@ def scale_loss(found: Found, points: Tensor, settings: Settings, *, scale: int) 
     errors = squared if settings.loss == "squared" else (squared + 1e-8).sqrt() * known
     loss = errors.sum() / known.sum().clamp(min=1)
     if settings.map_weight > 0:
-        taught = MapTarget("spatial_cross_entropy", MAP_SIGMA_VOXEL)
+        taught = MapTarget(MAP_SIGMA_VOXEL)
         loss = loss + settings.map_weight * heatmap_loss(found.maps, target - found.corner.detach(), taught)
     return loss
 
