@@ -137,7 +137,7 @@ def load(model: Path, *, device: str = "cpu") -> Cascade:
 STUDY = (
     Row("cascade", view={}),
     Row("one pass", view={"passes": 1}),
-    Row("the last refinement alone", view={"joined": False}),
+    Row("the mean of both refinements", view={"joined": True}),
     Row("one refinement", view={"refinements": 1}),
     Row("no refinement", view={"refinements": 0}),
     Row("maps of the reference alone", "reference"),

@@ -44,9 +44,9 @@ class Settings:
     refinements: how many of the other two stages there are. passes: crops per landmark and stage, all but the first
     shifted by up to shift_mm along every axis; their points are averaged. joined: the result is the mean of both
     refinements' points, else the last one's. observers: whether maps are taught the points of every observer whom the
-    reference is made of, else the reference. told: whether a network over crops is told which landmark it looks at
-    before its last layer. distance_weight: of the distance between a map's centre of mass and the reference in mm,
-    beside the cross-entropy.
+    reference is made of (see `with_observers`), else the reference. told: whether a network over crops is told which
+    landmark it looks at before its last layer. distance_weight: of the distance between a map's centre of mass and the
+    reference in mm, beside the cross-entropy.
     """
 
     coarse: Stage
@@ -56,7 +56,7 @@ class Settings:
     refinements: int = 2
     passes: int = 4
     shift_mm: float = 1.0
-    joined: bool = True
+    joined: bool = False
     observers: bool = True
     told: bool = True
     distance_weight: float = 1.0

@@ -236,7 +236,11 @@ def cut(store: Store, index: Tensor, centres: Tensor, side: int) -> tuple[Tensor
 
 
 def with_observers(store: Store, dataset: Dataset, cases: Sequence[Case]) -> Store:
-    """The store with the points of all observers of the reference before those of the reference itself."""
+    """The store with the points of all observers of the reference before those of the reference itself.
+
+    Where an observer means another place by a name than the others do, that says nothing about a case: of each
+    landmark, every observer's points are moved by their mean distance from the reference.
+    """
     names = dataset.task.reference.observers
     if len(names) < 2 or any(name not in dataset.observers for name in names):
         return store
@@ -249,5 +253,6 @@ def with_observers(store: Store, dataset: Dataset, cases: Sequence[Case]) -> Sto
         ]
         # the axes of a prepared grid are those of space
         offset = torch.from_numpy(np.array(apart, np.float32))[..., : store.points.shape[-1]] / store.spacing_mm
+        offset -= torch.nan_to_num(offset.nanmean(dim=0))
         every.append(store.points + offset.to(store.points))
     return replace(store, points=torch.cat([*every, store.points], dim=1))

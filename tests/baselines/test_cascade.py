@@ -111,11 +111,11 @@ def test_joined_points_by_hand() -> None:
         return network.Found(torch.tensor([[x, 0.5]]), variance * torch.eye(2)[None])
 
     # at 2 mm voxel 3.0 is at 7 mm; at 1 mm voxel 7.5 is at 8 mm; y: 2 mm and 1 mm
-    result = network.joined([found(9, 9), found(3.0, 1.0), found(7.5, 2.0)], PLAIN)
+    result = network.joined([found(9, 9), found(3.0, 1.0), found(7.5, 2.0)], replace(PLAIN, joined=True))
     torch.testing.assert_close(result.points, torch.tensor([[7.0, 1.0]]))
     # (4 + 2) / 2, and the points lie half a voxel beside their mean on either axis, in opposite directions in y
     torch.testing.assert_close(result.moments, torch.tensor([[[3.25, -0.25], [-0.25, 3.25]]]))
-    last = network.joined([found(9, 9), found(3.0, 1.0), found(7.5, 2.0)], replace(PLAIN, joined=False))
+    last = network.joined([found(9, 9), found(3.0, 1.0), found(7.5, 2.0)], PLAIN)
     assert torch.equal(last.points, torch.tensor([[7.5, 0.5]]))
 
 
@@ -171,20 +171,23 @@ def test_a_landmark_that_nobody_knows_teaches_nothing() -> None:
 
 
 def test_maps_are_taught_what_every_observer_says(tmp_path: Path) -> None:
-    """With all others equal, a loss with observers is the mean of the losses of each."""
+    """Observers count without what they always say otherwise; a loss is the mean of the losses of each."""
     with DatasetWriter(tmp_path / "data", CEPH, source="test", licence="none") as writer:
-        points = {
-            name: Landmarks(CEPH.names, [[8 + shift + i / 4, 9 - shift, 0] for i in range(19)])
-            for name, shift in (("senior", 1.0), ("junior", -1.0))
-        }
-        writer.add(Case("a", "train", "a"), Image.of(np.zeros((32, 32), np.uint8), (1.0, 1.0)), points)
+        for case, more in (("a", 1.0), ("b", -1.0)):
+            points = {
+                # in x they disagree from case to case, in y always
+                name: Landmarks(CEPH.names, [[8 + sign * more + i / 4, 9 - 3 * sign, 0] for i in range(19)])
+                for name, sign in (("senior", 1), ("junior", -1))
+            }
+            writer.add(Case(case, "train", case), Image.of(np.zeros((32, 32), np.uint8), (1.0, 1.0)), points)
     dataset = Dataset(tmp_path / "data")
     reference = np.array([[8 + i / 4, 9] for i in range(19)], np.float32)
-    images = torch.randint(0, 256, (1, 1, 32, 32), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
-    store = Store(images, torch.from_numpy(reference)[None], torch.ones(1, 19, dtype=torch.bool), 1.0)
+    images = torch.randint(0, 256, (2, 1, 32, 32), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    store = Store(images, torch.from_numpy(np.stack([reference] * 2)), torch.ones(2, 19, dtype=torch.bool), 1.0)
     every = training.with_observers(store, dataset, dataset.cases())
-    torch.testing.assert_close(every.points[0, :19], torch.from_numpy(reference + np.float32([1, -1])))
-    torch.testing.assert_close(every.points[0, 19:38], torch.from_numpy(reference - np.float32([1, -1])))
+    torch.testing.assert_close(every.points[0, :19], torch.from_numpy(reference + np.float32([1, 0])))
+    torch.testing.assert_close(every.points[0, 19:38], torch.from_numpy(reference - np.float32([1, 0])))
+    torch.testing.assert_close(every.points[1, :19], torch.from_numpy(reference - np.float32([1, 0])))
     assert torch.equal(every.points[:, 38:], store.points)
     chosen = replace(PLAIN, distance_weight=0.0)
     torch.manual_seed(0)
