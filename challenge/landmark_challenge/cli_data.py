@@ -132,6 +132,25 @@ def data_check(dataset: Path, html: Path | None, thumbnails: int) -> None:
         raise click.exceptions.Exit(1)
 
 
+@data.command("folds")
+@click.argument("dataset", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Where to write fold-1, fold-2 and so on.")
+@click.option("--count", type=click.IntRange(min=2), default=5, show_default=True, help="How many parts.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the order of the groups.")
+def data_folds(dataset: Path, out: Path, count: int, seed: int) -> None:
+    """Part the training cases of DATASET to choose by: each fold is a dataset that tests on one part.
+
+    The test cases of DATASET are excluded from all of them, so that nothing can be chosen on those. Images are links.
+
+    \b
+    Example: landmarks data folds ceph --out folds --count 5
+    """
+    from .folds import write_folds
+
+    for folder in write_folds(Dataset(dataset), out, count=count, seed=seed):
+        click.echo(summary(Dataset(folder)))
+
+
 @data.command("hide")
 @click.argument("dataset", type=FOLDER)
 @click.option("--public", type=FOLDER, help="The new public part; without it only the reference folder is written.")

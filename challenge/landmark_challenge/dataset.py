@@ -21,6 +21,7 @@ from .task import Task, load_task, task_names
 
 SPLITS = ("train", "validation", "test", "excluded")
 REFERENCE = "reference"
+CASES_TABLE = "cases.csv"
 FIXED_COLUMNS = ("case", "split", "group", "subset", "not_assessed")
 
 
@@ -55,7 +56,7 @@ class Dataset:
                 f"{self.folder / 'dataset.json'}: wanted version {self.task.version} of {self.task.name}, "
                 f"got {header.get('task_version')}"
             )
-        self._cases = _read_cases(self.folder / "cases.csv", self.task)
+        self._cases = _read_cases(self.folder / CASES_TABLE, self.task)
 
     def cases(self, *, split: str | None = None, subset: str | None = None) -> list[Case]:
         """The cases in file order, of one split and subset where given."""
@@ -207,19 +208,24 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         if not self._cases:
             raise ChallengeError("dataset: wanted at least one case, got none")
         check_groups(self._cases.values(), source="dataset")
-        columns = sorted({key for case in self._cases.values() for key in case.columns})
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow([*FIXED_COLUMNS, *columns])
-        for case in self._cases.values():
-            further = [case.columns.get(key, "") for key in columns]
-            table.writerow([case.name, case.split, case.group, case.subset, ";".join(case.not_assessed), *further])
-        files.write_text(self.folder / "cases.csv", text.getvalue())
+        write_cases(self.folder / CASES_TABLE, list(self._cases.values()))
         files.write_json(self.folder / "dataset.json", {**self._header, "digests": self._digests})
         # A task of the user's own travels with its data, a shipped one is known by its name.
         if self.task.name not in task_names() or load_task(self.task.name) != self.task:
             spec = self.task.model_dump(mode="json", exclude_none=True)
             files.write_text(self.folder / "task.yaml", yaml.safe_dump(spec, sort_keys=False, allow_unicode=True))
+
+
+def write_cases(path: Path, cases: Sequence[Case]) -> None:
+    """Write the table of cases."""
+    columns = sorted({key for case in cases for key in case.columns})
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*FIXED_COLUMNS, *columns])
+    for case in cases:
+        further = [case.columns.get(key, "") for key in columns]
+        table.writerow([case.name, case.split, case.group, case.subset, ";".join(case.not_assessed), *further])
+    files.write_text(path, text.getvalue())
 
 
 def is_plain_name(name: str) -> bool:
