@@ -51,10 +51,10 @@ def _schedule(iterations: int, batch: int, learning_rate: float = 2e-3) -> Sched
 
 
 def _cpu(task: Task) -> Settings:
-    """Two cores. 2D at 1.6, 0.6 and 0.3 mm; 3D at four, two times and the task's spacing (cut images: 2, 1 and 1)."""
+    """Two cores. 2D at 1.6, 0.6 and 0.2 mm; 3D at four, two times and the task's spacing (cut images: 2, 1 and 1)."""
     if task.dimension == 2:
         unit = max(1.0, min(task.working_spacing_mm) / 0.4)
-        spacings, window = (1.6 * unit, 0.6 * unit, 0.3 * unit), 48
+        spacings, window = (1.6 * unit, 0.6 * unit, 0.2 * unit), 48
         whole, crops = Architecture((16, 32, 64, 96, 128)), Architecture((24, 48, 72, 96))
         batches, iterations, images = (8, 8, 8), (900, 1800, 1800), 8
     else:
@@ -82,14 +82,14 @@ def _tiny(task: Task) -> Settings:
     factor = 2 if flat else 1
     whole, crops = Architecture((8, 16, 24, 32), convolutions=1), Architecture((8, 16, 24), convolutions=1)
 
-    def small(stage: Stage, architecture: Architecture) -> Stage:
-        schedule = replace(_schedule(300, 4, 5e-3), average=0.98)
+    def small(stage: Stage, architecture: Architecture, iterations: int = 300) -> Stage:
+        schedule = replace(_schedule(iterations, 4, 5e-3), average=0.98)
         spacing = stage.spacing_mm * factor
         return replace(stage, spacing_mm=spacing, architecture=architecture, schedule=schedule, sigma_mm=1.5 * spacing)
 
     return replace(
         cpu,
-        coarse=small(cpu.coarse, whole),
+        coarse=small(cpu.coarse, whole, 600),  # 300 may leave a landmark without a map
         middle=small(cpu.middle, crops),
         fine=small(cpu.fine, crops),
         window_voxels=32 if flat else 16,
