@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 
 from landmark_baselines import cascade as method
 from landmark_baselines import cascade_network as network
@@ -226,7 +226,7 @@ def test_settings_survive_model_json_and_networks_stay_small(preset: str, task: 
     weights = sum(
         parameter_count(network.make_network(task.dimension, len(task.names), chosen, number)) for number in range(3)
     )
-    assert weights * 4 < {"fast": 5e7, "cpu": 7e6, "tiny": 2e6}[preset]
+    assert weights * 2 < {"fast": 2.5e7, "cpu": 5e6, "tiny": 1e6}[preset]  # bytes, kept in bfloat16
 
 
 @pytest.mark.parametrize(
@@ -291,6 +291,19 @@ def test_the_quantile_is_scipys(ndim: int, share: float) -> None:
     assert method.chi2_quantile(share, ndim) == pytest.approx(chi2.ppf(share, ndim), rel=1e-9)
 
 
+def test_the_upper_quantile_is_a_standard_error_above() -> None:
+    same = [np.arange(20.0)] * 5
+    assert method.upper_quantile(same, 0.9) == pytest.approx(np.quantile(np.arange(20.0), 0.9))
+    # independent normal numbers: sqrt(p (1 - p) / n) / density
+    drawn = np.random.default_rng(4).normal(size=(4000, 1))
+    error = np.sqrt(0.9 * 0.1 / len(drawn)) / norm.pdf(norm.ppf(0.9))
+    above = method.upper_quantile(list(drawn), 0.9) - np.quantile(drawn, 0.9)
+    assert above == pytest.approx(error, rel=0.25)
+    # twenty points of a case that are wrong together tell as much as one
+    together = method.upper_quantile(list(np.repeat(drawn[:200], 20, axis=1)), 0.9)
+    assert together == pytest.approx(method.upper_quantile(list(drawn[:200]), 0.9), abs=error)
+
+
 def test_nine_of_ten_validation_points_lie_in_their_regions(trained: Path, tiny_dataset: Path) -> None:
     dataset, localizer = Dataset(tiny_dataset), load_model(trained, device="cpu")
     held = []
@@ -301,7 +314,7 @@ def test_nine_of_ten_validation_points_lie_in_their_regions(trained: Path, tiny_
             apart = (point - found.landmarks.points_mm[found.landmarks.names.index(name)])[:2]
             inverse = np.linalg.inv(found.covariance_mm2[name][:2, :2])
             held.append(apart @ inverse @ apart <= chi2.ppf(0.9, 2) * (1 + 1e-6))
-    assert np.mean(held) == pytest.approx(0.9, abs=1 / len(held))
+    assert 0.9 - 1 / len(held) <= np.mean(held) < 1
 
 
 def test_a_run_stopped_between_the_stages_ends_as_one_that_was_not(
