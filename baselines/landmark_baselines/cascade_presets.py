@@ -15,6 +15,8 @@ from .unet import Architecture
 # teach wrong labels. A crop is a tenth of an image: the same nodes per axis bend it much more.
 _WHOLE = replace(FEW_IMAGES, rotation_degrees=8, shift_mm=8, cutout=0.3)
 _CROPS = replace(FEW_IMAGES, rotation_degrees=6, scale=0.1, stretch=0.05, elastic_mm=0.25, elastic_nodes=3)
+# Landmarks of volumes are often those of a slice, the first or last one that shows an organ.
+_SLICES = replace(_CROPS, rotation_degrees=2, scale=0.06, stretch=0.04, elastic_mm=0.1, noise=0.02, gamma=0.2)
 
 
 def preset_settings(preset: str, task: Task) -> Settings:
@@ -62,14 +64,15 @@ def _cpu(task: Task) -> Settings:
         small = task.pad_to_voxels is not None
         spacings, window = ((2 * unit, unit, unit) if small else (4 * unit, 2 * unit, unit)), 24
         whole, crops = Architecture((16, 32, 48, 64)), Architecture((16, 32, 48))
-        batches, iterations, images = (2, 4, 4), (1000, 800, 800), 3
+        batches, iterations, images = (2, 4, 4), (1000, 800, 2000), 3
     coarse, middle, fine = spacings
     shaken = replace(_WHOLE, shift_mm=8 * unit, elastic_mm=1.5 * unit)
-    near = replace(_CROPS, elastic_mm=0.25 * unit)
+    near = replace(_CROPS, elastic_mm=_CROPS.elastic_mm * unit)
+    nearest = near if task.dimension == 2 else replace(_SLICES, elastic_mm=_SLICES.elastic_mm * unit)
     return Settings(
         Stage(coarse, whole, _schedule(iterations[0], batches[0]), shaken, coarse),
         Stage(middle, crops, _schedule(iterations[1], batches[1]), near, 1.5 * middle, images),
-        Stage(fine, crops, _schedule(iterations[2], batches[2]), near, max(1.0 * unit, 1.5 * fine), images),
+        Stage(fine, crops, _schedule(iterations[2], batches[2]), nearest, max(1.0 * unit, 1.5 * fine), images),
         window,
         shift_mm=window * fine / 16,
     )
