@@ -3,7 +3,7 @@
 Every network gives maps whose softmax says where a landmark is. The parts are known from the methods beside it: spatial
 cross-entropy (`heatmap_unet`), centres of mass in crops and the distance as loss (`loc_net`), refinement by networks of
 their own (`global_to_local`). New are that one network refines all landmarks and is told which one it sees, that maps
-are taught what every observer clicked, that crops lie as far beside their landmarks as the stage before errs in cases
+are taught how observers disagree, that crops lie as far beside their landmarks as the stage before errs in cases
 that it has not seen, and that the covariance is calibrated on those.
 """
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from landmark_challenge.dataset import Dataset
+from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image
 from landmark_challenge.landmarks import Landmarks, Localization
 from landmark_challenge.task import Task
@@ -59,6 +60,7 @@ def calibrate(folder: Path, dataset: Dataset, *, device: str) -> float:
 
     Every validation case is localized as a container would. Those are few, and regions that are too small are worse
     than ones that are too large: the scale is one standard error above the one that holds nine of ten points of them.
+    Raises ChallengeError where no validation case has a landmark.
     """
     saved = read_model(folder)
     localizer, distances = load(folder, device=device), []
@@ -71,7 +73,10 @@ def calibrate(folder: Path, dataset: Dataset, *, device: str) -> float:
                 ndim = dataset.task.dimension
                 apart = (point - there)[:ndim]
                 own.append(apart @ np.linalg.solve(found.covariance_mm2[name][:ndim, :ndim], apart))
-        distances.append(np.array(own))
+        if own:
+            distances.append(np.array(own))
+    if not distances:
+        raise ChallengeError(f"{dataset.folder}: wanted landmarks in the validation cases, there are none")
     scale = upper_quantile(distances, HELD) / chi2_quantile(HELD, dataset.task.dimension)
     report(f"covariances times {scale:.3f}, from {sum(map(len, distances))} validation points")
     save_model(folder, replace(saved, settings={**saved.settings, "covariance_scale": scale}))

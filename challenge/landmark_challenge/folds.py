@@ -39,7 +39,14 @@ def write_folds(dataset: Dataset, out: Path, *, count: int, seed: int) -> list[P
 
 
 def _write_fold(dataset: Dataset, folder: Path, tested: set[str]) -> None:
-    shutil.copytree(dataset.folder, folder, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(CASES_TABLE))
+    folder.mkdir()
+    for name in ("dataset.json", "task.yaml"):
+        if (dataset.folder / name).is_file():
+            shutil.copy2(dataset.folder / name, folder / name)
+    # images are large and nobody edits them; points are small, and a fold's own
+    for name, copy in (("images", _link_or_copy), ("landmarks", shutil.copy2)):
+        if (dataset.folder / name).is_dir():
+            shutil.copytree(dataset.folder / name, folder / name, copy_function=copy)
     cases = []
     for case in dataset.cases():
         held_out = case.split == "train" and case.group in tested

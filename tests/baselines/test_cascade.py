@@ -1,5 +1,6 @@
 """The parts of cascade against what they must give, its geometry as properties, calibration, resume and a training."""
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from landmark_baselines.unet import Architecture, UNet
 from landmark_challenge.dataset import Case, Dataset, DatasetWriter
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image
-from landmark_challenge.landmarks import Landmarks
+from landmark_challenge.landmarks import Landmarks, write_landmarks
 from landmark_challenge.task import Task, load_task
 
 from .learning import assert_beats_the_floor
@@ -315,6 +316,19 @@ def test_nine_of_ten_validation_points_lie_in_their_regions(trained: Path, tiny_
             inverse = np.linalg.inv(found.covariance_mm2[name][:2, :2])
             held.append(apart @ inverse @ apart <= chi2.ppf(0.9, 2) * (1 + 1e-6))
     assert 0.9 - 1 / len(held) <= np.mean(held) < 1
+
+
+def test_cases_without_landmarks_calibrate_nothing(trained: Path, tmp_path: Path, tiny_dataset: Path) -> None:
+    shutil.copytree(trained, tmp_path / "model")
+    shutil.copytree(tiny_dataset, tmp_path / "data")
+    dataset = Dataset(tmp_path / "data")
+    first, *rest = dataset.cases(split="validation")
+    write_landmarks(dataset.landmarks_path(first.name), Landmarks([], np.zeros((0, 3))))
+    assert np.isfinite(method.calibrate(tmp_path / "model", dataset, device="cpu"))
+    for case in rest:
+        write_landmarks(dataset.landmarks_path(case.name), Landmarks([], np.zeros((0, 3))))
+    with pytest.raises(ChallengeError, match="validation"):
+        method.calibrate(tmp_path / "model", dataset, device="cpu")
 
 
 def test_a_run_stopped_between_the_stages_ends_as_one_that_was_not(

@@ -1,5 +1,6 @@
 """Folds: every training case is tested once, groups stay together, the test cases of the dataset are out of reach."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,24 @@ def test_the_seed_decides_and_images_are_links(tmp_path, monkeypatch) -> None:
     assert tested("d", 1) == first
     copy = tmp_path / "d" / "fold-1" / "images" / "c00.mha"
     assert copy.read_bytes() == image.read_bytes() and not copy.samefile(image)
+
+
+def test_folds_may_lie_in_their_dataset_and_are_edited_apart_from_it(tmp_path) -> None:
+    dataset = make(tmp_path / "set", [0, 1, 2])
+    (dataset.folder / "notes").mkdir()
+    first, second = write_folds(dataset, dataset.folder / "folds", count=2, seed=0)
+    assert {path.name for path in first.iterdir()} == {"dataset.json", "cases.csv", "images", "landmarks"}
+    text = dataset.landmarks_path("c00").read_text()
+    with Dataset(first).landmarks_path("c00").open("a") as file:  # in place, as some editors write
+        file.write(" ")
+    assert dataset.landmarks_path("c00").read_text() == text == Dataset(second).landmarks_path("c00").read_text()
+
+
+def test_raters_without_images_are_parted_too(tmp_path) -> None:
+    dataset = make(tmp_path / "set", [0, 1, 2])
+    shutil.rmtree(dataset.folder / "images")
+    for path in write_folds(Dataset(dataset.folder), tmp_path / "out", count=3, seed=0):
+        assert not Dataset(path).has_images and len(Dataset(path).cases(split="test")) == 1
 
 
 def test_the_command_says_what_it_wrote(tmp_path, capsys) -> None:
