@@ -11,26 +11,25 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from . import fused
 
 
-class Convolution2d(nn.Conv2d):
-    """A convolution whose weights get the right gradient on small grids too; see `wants_float32`."""
+class _RightOnSmallGrids(nn.Module):
+    """A convolution, before whose class it stands, gets the right gradient on small grids too; see `wants_float32`."""
+
+    kernel_size: tuple[int, ...]
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `nn.Conv2d`."""
+        """As the convolution."""
         if not wants_float32(x, self.kernel_size):
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
             return super().forward(x.float())
 
 
-class Convolution3d(nn.Conv3d):
-    """A convolution whose weights get the right gradient on small grids too; see `wants_float32`."""
+class Convolution2d(_RightOnSmallGrids, nn.Conv2d):
+    """`nn.Conv2d`, its weights' gradient right on small grids too."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """As `nn.Conv3d`."""
-        if not wants_float32(x, self.kernel_size):
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float())
+
+class Convolution3d(_RightOnSmallGrids, nn.Conv3d):
+    """`nn.Conv3d`, its weights' gradient right on small grids too."""
 
 
 def wants_float32(x: Tensor, kernel: Sequence[int]) -> bool:
