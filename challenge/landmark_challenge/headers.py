@@ -10,6 +10,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -32,12 +33,35 @@ NRRD_BYTES = {
 }
 
 
-def check_header(path: Path) -> None:
-    """Raise ChallengeError if the file `path` cannot hold what its header promises; formats not known here pass."""
+# Inflates the data of a compressed file, which takes about as long as reading it; raises ChallengeError as all here.
+Inflation = Callable[[], None]
+
+
+def check_header(path: Path) -> Inflation | None:
+    """Raise ChallengeError if the file `path` cannot hold what its header promises; formats not known here pass.
+
+    What a compressed file holds is known only once it is inflated: that check is given back, and nothing read from the
+    file is to be used before it has passed.
+    """
     name = path.name.lower()
     for extensions, check in CHECKS.items():
         if name.endswith(extensions):
-            check(path)
+            return check(path)
+    return None
+
+
+@contextlib.contextmanager
+def checked_beside(inflation: Inflation | None) -> Iterator[None]:
+    """Run the check in a thread of its own beside the body; what it finds goes before what the body raises."""
+    if inflation is None:
+        yield
+        return
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(inflation)
+        try:
+            yield
+        finally:
+            found.result()
 
 
 @dataclass(frozen=True)
@@ -104,7 +128,7 @@ def read_nifti_header(path: Path) -> NiftiHeader:
     )
 
 
-def _check_nifti(path: Path) -> None:
+def _check_nifti(path: Path) -> Inflation | None:
     header = read_nifti_header(path)
     count = header.dim[0]
     sides = header.dim[1 : 1 + count] if 1 <= count <= 7 else ()
@@ -114,16 +138,20 @@ def _check_nifti(path: Path) -> None:
     if not 0 <= header.vox_offset <= 2**31:
         raise ChallengeError(f"{path}: wanted a NIfTI data offset in the file, got {header.vox_offset}")
     wanted = int(header.vox_offset) + math.prod(sides) * header.bitpix // 8
-    if path.name.lower().endswith(".gz"):
-        _check_ratio(path, wanted, path.stat().st_size)
+    if not path.name.lower().endswith(".gz"):
+        _holds(path, path.stat().st_size, wanted)
+        return None
+    _check_ratio(path, wanted, path.stat().st_size)
+
+    def inflate() -> None:
         with _refusing(path, "a whole gzip file"), gzip.open(path) as file:
             held = _count(iter(lambda: file.read(CHUNK_BYTES), b""), wanted)
-    else:
-        held = path.stat().st_size
-    _holds(path, held, wanted)
+        _holds(path, held, wanted)
+
+    return inflate
 
 
-def _check_meta_image(path: Path) -> None:
+def _check_meta_image(path: Path) -> Inflation | None:
     with path.open("rb") as file:
         start = file.read(HEADER_BYTES)
     fields: dict[str, str] = {}
@@ -155,13 +183,17 @@ def _check_meta_image(path: Path) -> None:
         raise ChallengeError(f"{path}: wanted a known ElementType and DimSize of at least 1, got '{kind}' and {sides}")
     wanted = math.prod(sides) * size * int(_numbers(path, "channels", fields.get("ElementNumberOfChannels", "1"))[0])
     before = position if data == path else 0
-    if fields.get("CompressedData", "False").lower() == "true":
-        _check_ratio(path, wanted, data.stat().st_size)
+    if fields.get("CompressedData", "False").lower() != "true":
+        _holds(path, data.stat().st_size - before, wanted)
+        return None
+    _check_ratio(path, wanted, data.stat().st_size)
+
+    def inflate() -> None:
         with _refusing(path, "whole compressed data"):
             held = _count(_inflate(data, before), wanted)
-    else:
-        held = data.stat().st_size - before
-    _holds(path, held, wanted)
+        _holds(path, held, wanted)
+
+    return inflate
 
 
 def _check_nrrd(path: Path) -> None:
@@ -203,7 +235,7 @@ def _check_bmp(path: Path) -> None:
         _holds(path, path.stat().st_size, offset + abs(height) * ((abs(width) * bits + 31) // 32 * 4))
 
 
-CHECKS: dict[tuple[str, ...], Callable[[Path], None]] = {
+CHECKS: dict[tuple[str, ...], Callable[[Path], Inflation | None]] = {
     (".nii", ".nii.gz"): _check_nifti,
     (".mha", ".mhd"): _check_meta_image,
     (".nrrd",): _check_nrrd,

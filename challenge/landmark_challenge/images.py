@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .binning import box_means
 from .errors import ChallengeError
-from .headers import check_header, read_nifti_header
+from .headers import check_header, checked_beside, read_nifti_header
 from .progress import note
 from .task import Intensity
 
@@ -145,9 +145,10 @@ def read_image(path: Path, *, dimension: int | None = None, spacing_mm: Sequence
         else:
             if not path.is_file():
                 raise ChallengeError(f"{path}: wanted an image, there is no such file")
-            check_header(path)
+            inflation = check_header(path)
             first = _file_reader(path)
-            itk = first.Execute()
+            with checked_beside(inflation):
+                itk = first.Execute()
     array = _grey_array(path, itk)
     image = _as_dimension(path, itk, array, dimension)
     if _extension(path) in (".nii", ".nii.gz"):
