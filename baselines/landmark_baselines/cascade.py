@@ -1,14 +1,15 @@
-"""The kit's own method: a U-Net finds all landmarks in the whole image, two more look at each of them closely.
+"""The kit's own method: a U-Net finds all landmarks in the whole image, three more look at each of them closely.
 
 Every network gives maps whose softmax says where a landmark is. The parts are known from the methods beside it: spatial
 cross-entropy (`heatmap_unet`), centres of mass in crops and the distance as loss (`loc_net`), refinement by networks of
 their own (`global_to_local`). New are that one network refines all landmarks and is told which one it sees, that maps
-are taught how observers disagree, that crops lie as far beside their landmarks as the stage before errs in cases
-that it has not seen, and that the covariance is calibrated on those.
+are taught how observers disagree, that what two stages find by themselves is fused by how sure each is before the fine
+ones look closer, and that the covariance tells how far the stages differ and is calibrated on the validation cases.
 """
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from landmark_challenge.task import Task
 
 from .ablation import Row
 from .blocks import for_inference, placed
-from .cascade_network import STAGES, Settings, checked, joined, make_network, run
+from .cascade_network import STAGES, Settings, checked, make_network, result, run
 from .cascade_presets import preset_settings, variant_settings
 from .cascade_training import fit_stages
-from .checkpoints import MODEL_FILE, Model, read_model, save_model
+from .checkpoints import MODEL_FILE, Model, mean_shape_of, read_model
+from .finish import save_trained
 from .presets import from_plain
 from .scales import ImageReader
 from .stopwatch import span
@@ -39,6 +41,7 @@ __all__ = ["STUDY", "STUDY_NOTE", "Cascade", "Settings", "load", "preset_setting
 # Share of the points that a region is to hold; what a region of another share holds is not calibrated.
 HELD = 0.9
 ONE_STANDARD_ERROR = 0.8413  # what lies below it in a normal distribution
+SCALE = "covariance_scale"  # in the settings of model.json
 
 
 def train(
@@ -46,40 +49,54 @@ def train(
     *,
     output: Path,
     preset: str = "cpu",
+    seed: int = 0,
     settings: Settings | None = None,
     **options: Any,
 ) -> None:
-    """Train all stages into a model folder, then calibrate; `options` are those of `fit_stages`."""
+    """Train all stages, calibrate, and write a model folder; `options` are those of `fit_stages`."""
     settings = settings or preset_settings(preset, dataset.task)
-    if fit_stages(dataset, settings, output=output, preset=preset, **options):
-        calibrate(output, dataset, device=options["device"])
+    trained = fit_stages(dataset, settings, output=output, seed=seed, **options)
+    scale = 1.0
+    if trained.fabric.global_rank == 0:
+        mean_shape = mean_shape_of(dataset)
+        model = Model("cascade", preset, asdict(settings), dataset.task, {}, mean_shape, {})
+        scale = calibrated(Cascade.of(model, settings, copy.deepcopy(trained.networks), trained.fabric.device), dataset)
+    weights = trained.weights()
+    save_trained(
+        output,
+        dataset,
+        method="cascade",
+        preset=preset,
+        settings={**asdict(settings), SCALE: scale},
+        weights=weights,
+        curves=trained.curves,
+        fabric=trained.fabric,
+        seed=seed,
+        exact={key for key, value in weights.items() if value.ndim < 2},
+        rounded=True,  # convolutions compute in bfloat16 wherever that is fast
+    )
 
 
-def calibrate(folder: Path, dataset: Dataset, *, device: str) -> float:
-    """Scale the covariances of a model so that nine of ten points lie in their 90 % regions; the scale.
+def calibrated(localizer: "Cascade", dataset: Dataset) -> float:
+    """By what covariances are to be multiplied so that nine of ten points lie in their 90 % regions.
 
-    Every validation case is localized as a container would. Those are few, and regions that are too small are worse
-    than ones that are too large: the scale is one standard error above the one that holds nine of ten points of them.
-    Raises ChallengeError where no validation case has a landmark.
+    Every validation case is localized as a container would. Those are few, they have chosen the weights, and regions
+    that are too small are worse than ones that are too large: the scale is one standard error above the one that holds
+    nine of ten of their points. Raises ChallengeError where no validation case has a landmark.
     """
-    saved = read_model(folder)
-    localizer, distances = load(folder, device=device), []
+    distances, ndim = [], dataset.task.dimension
     for case in dataset.wanted_cases("validation"):
         found = localizer.localize(dataset.image(case.name))
-        reference = dataset.landmarks(case.name).aligned_mm(dataset.task.names)
-        own = []
-        for name, there, point in zip(found.landmarks.names, reference, found.landmarks.points_mm, strict=True):
-            if np.isfinite(there).all():
-                ndim = dataset.task.dimension
-                apart = (point - there)[:ndim]
-                own.append(apart @ np.linalg.solve(found.covariance_mm2[name][:ndim, :ndim], apart))
-        if own:
-            distances.append(np.array(own))
+        apart = found.landmarks.points_mm - dataset.landmarks(case.name).aligned_mm(dataset.task.names)
+        there = np.isfinite(apart).all(axis=1)
+        if there.any():
+            apart = apart[there, :ndim]
+            covariance = np.array(list(found.covariance_mm2.values()))[there, :ndim, :ndim]
+            distances.append(np.einsum("ni,nij,nj->n", apart, np.linalg.inv(covariance), apart))
     if not distances:
         raise ChallengeError(f"{dataset.folder}: wanted landmarks in the validation cases, there are none")
-    scale = upper_quantile(distances, HELD) / chi2_quantile(HELD, dataset.task.dimension)
+    scale = upper_quantile(distances, HELD) / chi2_quantile(HELD, ndim) * localizer.scale
     report(f"covariances times {scale:.3f}, from {sum(map(len, distances))} validation points")
-    save_model(folder, replace(saved, settings={**saved.settings, "covariance_scale": scale}))
     return scale
 
 
@@ -110,12 +127,23 @@ def chi2_quantile(share: float, ndim: int) -> float:
 
 @dataclass(frozen=True)
 class Cascade:
-    """A trained model, ready to localize."""
+    """A trained model, ready to localize. scale: of its covariances."""
 
     model: Model
     settings: Settings
     networks: dict[str, nn.Module] = field(repr=False)
     device: torch.device
+    scale: float = 1.0
+
+    @classmethod
+    def of(
+        cls, model: Model, settings: Settings, networks: dict[str, nn.Module], device: torch.device, scale: float = 1.0
+    ) -> "Cascade":
+        """Made ready for inference, in place."""
+        ready = {
+            name: for_inference(placed(part, str(device), model.task.dimension)) for name, part in networks.items()
+        }
+        return cls(model, settings, ready, device, scale)
 
     @property
     def task(self) -> Task:
@@ -127,13 +155,12 @@ class Cascade:
         settings = self.settings
         spacings, multiple = settings.spacings_mm, settings.coarse.architecture.multiple
         reader = ImageReader(image, self.task, spacings, settings.window_voxels, multiple, True, self.device)
-        found = joined(run(self.networks, reader.read, settings), settings)
+        found = result(run(self.networks, reader.read, settings))
         with span("decode"):
-            points = found.points.double().cpu().numpy()
-            scale = self.model.settings.get("covariance_scale", 1.0) * spacings[-1] ** 2
+            points = found.points.double().cpu().numpy() / spacings[-1] - 0.5
             covariance = np.zeros((len(points), 3, 3))
             # the axes of the finest grid are those of space
-            covariance[:, : image.ndim, : image.ndim] = found.moments.double().cpu().numpy() * scale
+            covariance[:, : image.ndim, : image.ndim] = found.moments.double().cpu().numpy() * self.scale
             landmarks = Landmarks(self.task.names, reader.last.index_to_mm(points))
             return Localization(landmarks, dict(zip(self.task.names, covariance, strict=True)))
 
@@ -147,20 +174,22 @@ def load(model: Path, *, device: str = "cpu") -> Cascade:
     set_threads()
     saved = read_model(model)
     settings = checked(from_plain(Settings, saved.settings, source=str(model / MODEL_FILE)))
+    if not isinstance(saved.settings.get(SCALE), int | float):
+        raise ChallengeError(f"{model / MODEL_FILE}: wanted the setting {SCALE}, there is none: train it again")
     ndim, networks = saved.task.dimension, {}
     for number, name in enumerate(STAGES[: 1 + settings.refinements]):
         networks[name] = make_network(ndim, len(saved.task.names), settings, number)
         saved.load_weights(networks[name], model, prefix=f"{name}.")
-        for_inference(placed(networks[name], device, ndim))
-    return Cascade(saved, settings, networks, torch.device(device))
+    return Cascade.of(saved, settings, networks, torch.device(device), saved.settings[SCALE])
 
 
 STUDY = (
     Row("cascade", view={}),
     Row("one pass", view={"passes": 1}),
-    Row("the mean of both refinements", view={"joined": True}),
-    Row("one refinement", view={"refinements": 1}),
-    Row("no refinement", view={"refinements": 0}),
+    Row("one fine stage", view={"refinements": 2}),
+    Row("no fine stage", view={"refinements": 1}),
+    Row("whole image alone", view={"refinements": 0}),
+    Row("a middle stage that is not blind", "seeing"),
     Row("maps of the reference alone", "reference"),
     Row("not told which landmark", "untold"),
     Row("no distance in the loss", "no_distance"),

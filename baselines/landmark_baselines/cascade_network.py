@@ -1,6 +1,7 @@
 """The networks of `cascade` and how they run: a U-Net over the whole image, then U-Nets over crops around landmarks.
 
-All points are voxel coordinates x, y[, z] of the grid of their stage; grids of an image share their outer lower corner.
+Grids of an image share their outer lower corner. What is found is in mm from that corner along x, y[, z]: the centre of
+voxel k of a grid of spacing s lies at s (k + 1/2).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,15 @@ from landmark_challenge.errors import ChallengeError
 
 from .augmentation import Augmentation
 from .blocks import autocast
-from .grids import rescale
 from .heatmaps import centre_of_mass, local_centre_of_mass, second_moments, window_radius
 from .scales import Reader
 from .stopwatch import span
 from .training import Schedule
 from .unet import Architecture, UNet
 
-STAGES = ("coarse", "middle", "fine")
+STAGES = ("coarse", "middle", "fine", "finest")
+# How far a crop may lie beside its landmark, as a share of its side.
+ANYWHERE = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -41,22 +43,25 @@ class Stage:
 class Settings:
     """A preset. The first stage sees the whole image, the others crops of window_voxels around what was found before.
 
-    refinements: how many of the other two stages there are. passes: crops per landmark and stage, all but the first
-    shifted by up to shift_mm along every axis; their points are averaged. joined: the result is the mean of both
-    refinements' points, else the last one's. observers: whether maps are taught the points of every observer whom the
-    reference is made of (see `with_observers`), else the reference. told: whether a network over crops is told which
-    landmark it looks at before its last layer. distance_weight: of the distance between a map's centre of mass and the
-    reference in mm, beside the cross-entropy.
+    The middle stage looks around what the whole image says, the two fine ones around what both of these say; see
+    `looked_around` and `result`. refinements: how many of the three stages over crops there are. passes: crops per
+    landmark and stage, all but the first shifted by up to shift_mm along every axis; their points are averaged. blind:
+    whether the middle stage is taught crops that lie anywhere around their landmarks, so that what it finds does not
+    lean on the whole image, or crops as far beside them as that errs. observers: whether maps are taught the points of
+    every observer whom the reference is made of (see `with_observers`), else the reference. told: whether a network
+    over crops is told which landmark it looks at before its last layer. distance_weight: of the distance between a
+    map's centre of mass and the reference in mm, beside the cross-entropy.
     """
 
     coarse: Stage
     middle: Stage
     fine: Stage
+    finest: Stage
     window_voxels: int
-    refinements: int = 2
-    passes: int = 4
+    refinements: int = 3
+    passes: int = 2
     shift_mm: float = 1.0
-    joined: bool = False
+    blind: bool = True
     observers: bool = True
     told: bool = True
     distance_weight: float = 1.0
@@ -64,7 +69,7 @@ class Settings:
     @property
     def stages(self) -> list[Stage]:
         """Those that there are, coarse to fine."""
-        return [self.coarse, self.middle, self.fine][: 1 + self.refinements]
+        return [self.coarse, self.middle, self.fine, self.finest][: 1 + self.refinements]
 
     @property
     def spacings_mm(self) -> tuple[float, ...]:
@@ -97,8 +102,10 @@ class CropUNet(UNet):
 
 @dataclass(frozen=True)
 class Found:
-    """What a stage finds. points: (L, ndim) voxels. moments: (L, ndim, ndim) voxel^2, of its maps around their points
-    and of the points of several passes around their mean.
+    """What a stage finds. points: (..., L, ndim) mm.
+
+    moments: (..., L, ndim, ndim) mm^2, of its maps around their points and of the points of several passes around their
+    mean.
     """
 
     points: Tensor
@@ -115,8 +122,7 @@ def make_network(ndim: int, landmarks: int, settings: Settings, number: int) -> 
 
 def shifts_of(settings: Settings, ndim: int) -> Tensor:
     """(passes, 1, ndim) mm: none, then points that fill the box of +-shift_mm evenly (Sobol), the same for all."""
-    drawn = torch.quasirandom.SobolEngine(ndim).draw(settings.passes)  # begins in the lower corner
-    drawn[0] = 0.5
+    drawn = torch.quasirandom.SobolEngine(ndim).draw(settings.passes + 1)[1:]  # the lower corner, then the middle
     return ((2 * drawn - 1) * settings.shift_mm).unsqueeze(1)
 
 
@@ -127,12 +133,35 @@ def run(networks: Mapping[str, nn.Module], read: Reader, settings: Settings, *, 
     stages = settings.stages[: None if upto is None else upto + 1]
     for number, (name, stage) in enumerate(zip(STAGES, stages, strict=False)):
         if number:
-            coarser = settings.spacings_mm[number - 1]
-            before = rescale(found[-1].points, spacing_from=coarser, spacing_to=stage.spacing_mm)
-            found.append(refine(networks[name], number, before, read, settings))
+            found.append(refine(networks[name], number, looked_around(found), read, settings))
         else:
             found.append(_search(networks[name], read, stage))
     return found
+
+
+def looked_around(found: Sequence[Found]) -> Tensor:
+    """(..., L, ndim) mm: where the next stage looks, by what the whole image and the middle stage say."""
+    return fused(found[:2]).points
+
+
+def result(found: Sequence[Found]) -> Found:
+    """What the stages say together: the points of the fine ones, and how sure they can be of them.
+
+    The moments are those of the maps over crops, and how far the points of all stages lie from the result: a landmark
+    that looks otherwise in the whole image than in a crop is one to doubt.
+    """
+    points = fused(found[2:] or found).points
+    maps = torch.stack([part.moments for part in found[1:] or found]).mean(dim=0)
+    apart = torch.stack([part.points for part in found]) - points
+    return Found(points, maps + torch.einsum("s...i,s...j->...ij", apart, apart) / len(found))
+
+
+def fused(found: Sequence[Found]) -> Found:
+    """The mean of what is found, each part weighted by its precision, as if they were independent."""
+    precisions = [torch.linalg.inv(part.moments) for part in found]
+    total = torch.linalg.inv(torch.stack(precisions).sum(dim=0))
+    weighted = [weight @ part.points.unsqueeze(-1) for weight, part in zip(precisions, found, strict=True)]
+    return Found((total @ torch.stack(weighted).sum(dim=0)).squeeze(-1), total)
 
 
 def _search(network: nn.Module, read: Reader, stage: Stage) -> Found:
@@ -142,13 +171,13 @@ def _search(network: nn.Module, read: Reader, stage: Stage) -> Found:
     with span("decode"):
         maps = maps.flatten(2).softmax(dim=-1).view_as(maps)
         points = local_centre_of_mass(maps, window_radius(stage.sigma_mm / stage.spacing_mm))
-        return Found(points[0], second_moments(maps, points)[0])
+        return _in_mm(points[0], second_moments(maps, points)[0], stage.spacing_mm)
 
 
 def refine(network: nn.Module, number: int, around: Tensor, read: Reader, settings: Settings) -> Found:
-    """Run a network over crops around points (L, ndim), shifted a little in every pass."""
+    """Run a network over crops around points (L, ndim) mm, shifted a little in every pass."""
     stage, (landmarks, ndim) = settings.stages[number], around.shape
-    centres = around + shifts_of(settings, ndim).to(around) / stage.spacing_mm
+    centres = (around + shifts_of(settings, ndim).to(around)) / stage.spacing_mm - 0.5
     crops = read(number, centres)
     with span("network"), autocast(crops.device):
         which = torch.arange(landmarks, device=crops.device).repeat(len(centres))
@@ -159,28 +188,20 @@ def refine(network: nn.Module, number: int, around: Tensor, read: Reader, settin
         points = centres - (settings.window_voxels - 1) / 2 + inside
         apart = points - points.mean(dim=0)
         between = torch.einsum("kli,klj->lij", apart, apart) / len(points)
-        return Found(points.mean(dim=0), second_moments(maps, inside).mean(dim=0) + between)
+        moments = second_moments(maps, inside).mean(dim=0) + between
+        return _in_mm(points.mean(dim=0), moments, stage.spacing_mm)
 
 
-def joined(found: Sequence[Found], settings: Settings) -> Found:
-    """The result, in voxels of the finest stage: the mean of the refinements' points, or the last stage's point."""
-    spacings, last = settings.spacings_mm, found[-1]
-    if not settings.joined or len(found) < 3:
-        return last
-    points, moments = [], []
-    for spacing, part in zip(spacings[1:], found[1:], strict=True):
-        points.append(rescale(part.points, spacing_from=spacing, spacing_to=spacings[-1]))
-        moments.append(part.moments * (spacing / spacings[-1]) ** 2)
-    both = torch.stack(points)
-    apart = both - both.mean(dim=0)
-    between = torch.einsum("kli,klj->lij", apart, apart) / len(both)
-    return Found(both.mean(dim=0), torch.stack(moments).mean(dim=0) + between)
+def _in_mm(points: Tensor, moments: Tensor, spacing_mm: float) -> Found:
+    """From voxels, whose own moments are added: a map of a single voxel does not say where in it."""
+    voxel = torch.eye(points.shape[-1]).to(moments) / 12
+    return Found((points + 0.5) * spacing_mm, (moments + voxel) * spacing_mm**2)
 
 
 def checked(settings: Settings) -> Settings:
     """The settings, if they fit each other. Raises ChallengeError."""
-    if not 0 <= settings.refinements <= 2:
-        raise ChallengeError(f"refinements: wanted 0, 1 or 2, got {settings.refinements}")
+    if not 0 <= settings.refinements < len(STAGES):
+        raise ChallengeError(f"refinements: wanted 0 to {len(STAGES) - 1}, got {settings.refinements}")
     spacings = settings.spacings_mm
     if min(spacings) <= 0 or list(spacings) != sorted(spacings, reverse=True):
         raise ChallengeError(f"spacing_mm: wanted positive ones, coarse to fine, got {list(spacings)}")

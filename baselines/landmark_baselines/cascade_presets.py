@@ -13,7 +13,7 @@ from .unet import Architecture
 
 # Gentler than FEW_IMAGES: what a lowest or foremost point is depends on how the head is held, so that turned images
 # teach wrong labels. A crop is a tenth of an image: the same nodes per axis bend it much more.
-_WHOLE = replace(FEW_IMAGES, rotation_degrees=8, shift_mm=8, cutout=0.3)
+_WHOLE = replace(FEW_IMAGES, rotation_degrees=4, scale=0.1, shift_mm=8, cutout=0.3)
 _CROPS = replace(FEW_IMAGES, rotation_degrees=6, scale=0.1, stretch=0.05, elastic_mm=0.25, elastic_nodes=3)
 # Landmarks of volumes are often those of a slice, the first or last one that shows an organ.
 _SLICES = replace(_CROPS, rotation_degrees=2, scale=0.06, stretch=0.04, elastic_mm=0.1, noise=0.02, gamma=0.2)
@@ -24,7 +24,7 @@ def preset_settings(preset: str, task: Task) -> Settings:
     return of_preset(PRESETS, preset, task)
 
 
-VARIANTS = ("reference", "untold", "no_distance", "no_changes")
+VARIANTS = ("seeing", "reference", "untold", "no_distance", "no_changes")
 
 
 def variant_settings(variant: str, settings: Settings) -> Settings:
@@ -34,6 +34,8 @@ def variant_settings(variant: str, settings: Settings) -> Settings:
     if variant == "no_changes":
         still = {name: replace(getattr(settings, name), augmentation=Augmentation()) for name in STAGES}
         return replace(settings, **still)
+    if variant == "seeing":
+        return replace(settings, blind=False)
     if variant == "reference":
         return replace(settings, observers=False)
     return replace(settings, told=False) if variant == "untold" else replace(settings, distance_weight=0.0)
@@ -53,28 +55,34 @@ def _schedule(iterations: int, batch: int, learning_rate: float = 2e-3) -> Sched
 
 
 def _cpu(task: Task) -> Settings:
-    """Two cores. 2D at 1.6, 0.6 and 0.2 mm; 3D at four, two times and the task's spacing (cut images: 2, 1 and 1)."""
+    """Two cores. 2D at 1.6, 0.6, 0.3 and 0.2 mm; 3D at four, two and one times the task's spacing (cut: 2, 1, 1).
+
+    The two fine stages of a volume are alike but for their random numbers.
+    """
     if task.dimension == 2:
         unit = max(1.0, min(task.working_spacing_mm) / 0.4)
-        spacings, window = (1.6 * unit, 0.6 * unit, 0.2 * unit), 48
+        spacings, window = (1.6 * unit, 0.6 * unit, 0.3 * unit, 0.2 * unit), 48
         whole, crops = Architecture((16, 32, 64, 96, 128)), Architecture((24, 48, 72, 96))
-        batches, iterations, images = (8, 8, 8), (900, 1800, 1800), 8
+        batches, iterations, images = (8, 8, 8), (1200, 1800, 1800), 8
     else:
         unit = min(task.working_spacing_mm)
         small = task.pad_to_voxels is not None
-        spacings, window = ((2 * unit, unit, unit) if small else (4 * unit, 2 * unit, unit)), 24
+        spacings, window = ((2 * unit, unit, unit, unit) if small else (4 * unit, 2 * unit, unit, unit)), 24
         whole, crops = Architecture((16, 32, 48, 64)), Architecture((16, 32, 48))
         batches, iterations, images = (2, 4, 4), (1000, 800, 2000), 3
-    coarse, middle, fine = spacings
+    coarse, middle, fine, finest = spacings
     shaken = replace(_WHOLE, shift_mm=8 * unit, elastic_mm=1.5 * unit)
     near = replace(_CROPS, elastic_mm=_CROPS.elastic_mm * unit)
     nearest = near if task.dimension == 2 else replace(_SLICES, elastic_mm=_SLICES.elastic_mm * unit)
+    schedule = _schedule(iterations[2], batches[2])
+    last = Stage(finest, crops, schedule, nearest, max(1.0 * unit, 1.5 * finest), images)
     return Settings(
         Stage(coarse, whole, _schedule(iterations[0], batches[0]), shaken, coarse),
         Stage(middle, crops, _schedule(iterations[1], batches[1]), near, 1.5 * middle, images),
-        Stage(fine, crops, _schedule(iterations[2], batches[2]), nearest, max(1.0 * unit, 1.5 * fine), images),
+        replace(last, spacing_mm=fine, sigma_mm=max(1.0 * unit, 1.5 * fine)),
+        last,
         window,
-        shift_mm=window * fine / 16,
+        shift_mm=window * finest / 16,
     )
 
 
@@ -95,6 +103,7 @@ def _tiny(task: Task) -> Settings:
         coarse=small(cpu.coarse, whole, 600),  # 300 may leave a landmark without a map
         middle=small(cpu.middle, crops),
         fine=small(cpu.fine, crops),
+        finest=small(cpu.finest, crops),
         window_voxels=32 if flat else 16,
         shift_mm=cpu.shift_mm * factor / 2,
     )
@@ -111,7 +120,8 @@ def _fast(task: Task) -> Settings:
         return replace(stage, architecture=architecture, schedule=schedule)
 
     coarse = replace(cpu.coarse, spacing_mm=max(cpu.coarse.spacing_mm / 2, cpu.middle.spacing_mm))
-    return replace(cpu, coarse=large(coarse), middle=large(cpu.middle), fine=large(cpu.fine), passes=8)
+    fine, finest = large(cpu.fine), large(cpu.finest)
+    return replace(cpu, coarse=large(coarse), middle=large(cpu.middle), fine=fine, finest=finest, passes=8)
 
 
 PRESETS = {"paper": _fast, "fast": _fast, "cpu": _cpu, "tiny": _tiny}

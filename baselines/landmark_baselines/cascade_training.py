@@ -1,33 +1,66 @@
-"""Training of `cascade`: stage after stage, each refinement around points as wrong as the stage before makes them.
+"""Training of `cascade`: stage after stage, the middle one blind to where it looks, the fine ones not.
 
-How wrong that is the validation cases tell. (Training cases would not: a network that has seen them errs far less.
-Coarse points of networks that have not, one training per fold, would cost as many trainings; a normal distribution of
-the same width, with a share of far misses, costs none.)
+The middle stage sees crops that lie anywhere around their landmarks, so that it cannot lean on the whole image and errs
+by itself: the mean of both, by precision, is better than either. The fine stages see crops that lie as far beside their
+landmarks as that mean errs in the validation cases, and so learn how far to trust it. (Training cases would not tell
+that: a network that has seen them errs far less. Networks that have not, one training per fold, would cost as many
+trainings; a normal distribution of the same width, with a share of far misses, costs none.)
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from landmark_challenge.dataset import Case, Dataset
 
 from .augmentation import Draws, Warp, augmented_batch, change_intensity, random_warp, warp_images, warp_points
 from .blocks import parameter_count, placed
-from .cascade_network import STAGES, Settings, Stage, checked, make_network, run
-from .finish import save_trained
+from .cascade_network import (
+    ANYWHERE,
+    STAGES,
+    Found,
+    Settings,
+    Stage,
+    checked,
+    fused,
+    make_network,
+    run,
+)
 from .heatmap_unet import MapTarget, heatmap_loss
 from .heatmaps import centre_of_mass
 from .scales import StoreReader
 from .store import Store, load_store, radial_errors_mm
 from .training import Point, Step, cases_at, fit, launch, report, set_threads
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 FAR_SHARE = 0.1
 SMALLEST_ERROR_MM = 0.3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `fit_stages` leaves in every process: the networks and their curves by stage."""
+
+    networks: dict[str, nn.Module]
+    curves: dict[str, list[Point]]
+    fabric: "Fabric"
+
+    def weights(self) -> dict[str, Tensor]:
+        """Of all stages, each name after that of its stage."""
+        return {
+            f"{name}.{key}": part
+            for name, network in self.networks.items()
+            for key, part in network.state_dict().items()
+        }
 
 
 def fit_stages(
@@ -41,9 +74,8 @@ def fit_stages(
     devices: int = 1,
     nodes: int = 1,
     deterministic: bool = False,
-    preset: str = "cpu",
-) -> bool:
-    """Train all stages into a model folder, its covariances not calibrated yet; whether this is the main process."""
+) -> Trained:
+    """Train all stages; their checkpoints lie in `output`."""
     checked(settings)
     set_threads()
     fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
@@ -61,49 +93,36 @@ def fit_stages(
             f"{dataset.task.name}: {len(cases['train'])} training and {len(judge[0])} validation cases in memory "
             f"after {time.monotonic() - begun:.1f} s"
         )
-    networks: dict[str, nn.Module] = {}
-    curves: dict[str, list[Point]] = {}
+    trained = Trained({}, {}, fabric)
     error_mm = torch.zeros(landmarks)
     for number, (name, stage) in enumerate(zip(STAGES, settings.stages, strict=False)):
         torch.manual_seed(seed + number)  # a resumed run begins a network as one in one go does
-        networks[name] = placed(make_network(ndim, landmarks, settings, number), device, ndim)
+        network = trained.networks[name] = placed(make_network(ndim, landmarks, settings, number), device, ndim)
         if main:
-            report(f"{name}: {parameter_count(networks[name]) / 1e6:.2f} M weights")
-        around = StageErrors(judge, settings, networks, number)
-        batches = Batches(learn[number], stage, settings, error_mm, landmarks, seed)
-        curves[name] = fit(
-            networks[name],
-            batches.coarse_loss if number == 0 else batches.crop_loss,
+            report(f"{name}: {parameter_count(network) / 1e6:.2f} M weights")
+        judged = Judged(judge, settings, trained.networks, number)
+        blind = settings.blind and number == 1
+        batches = Batches(learn[number], stage, settings, None if blind else error_mm, landmarks, seed + number)
+        trained.curves[name] = fit(
+            network,
+            batches.crop_loss if number else batches.coarse_loss,
             fabric=fabric,
-            validate=around.mean_mm,
+            validate=judged.mean_mm,
             schedule=stage.schedule,
             folder=output,
             stage=name,
             seed=seed,
             resume=resume,
         )
-        error_mm = around.spread_mm()
+        if number < 2:
+            error_mm = judged.spread_mm()
         if main:
-            report(f"{name}: {float(error_mm.mean()):.2f} mm along an axis in the validation cases (RMS)")
-    every = {f"{name}.{key}": part for name, network in networks.items() for key, part in network.state_dict().items()}
-    save_trained(
-        output,
-        dataset,
-        method="cascade",
-        preset=preset,
-        settings=asdict(settings),
-        weights=every,
-        curves=curves,
-        fabric=fabric,
-        seed=seed,
-        exact={key for key, value in every.items() if value.ndim < 2},
-        rounded=True,  # convolutions compute in bfloat16 wherever that is fast
-    )
-    return main
+            report(f"{name}: {judged.mean_mm(network):.2f} mm in the validation cases")
+    return trained
 
 
 @dataclass(frozen=True)
-class StageErrors:
+class Judged:
     """What the networks up to stage `number` find in the validation cases, and how far off that is."""
 
     stores: Sequence[Store]
@@ -111,26 +130,37 @@ class StageErrors:
     networks: dict[str, nn.Module]
     number: int
 
-    def points(self) -> Tensor:
-        """(N, L, ndim) voxels of the stage."""
+    def found(self) -> list[Found]:
+        """By every stage, (N, L, ndim) mm."""
         for network in self.networks.values():
             network.eval()
         multiple, alone = self.settings.coarse.architecture.multiple, replace(self.settings, passes=1)
-        found = []
+        cases = []
         for one in torch.arange(len(self.stores[0])).split(1):
             reader = StoreReader(self.stores, one, self.settings.window_voxels, multiple)
-            found.append(run(self.networks, reader.read, alone, upto=self.number)[-1].points)
-        return torch.stack(found)
+            cases.append(run(self.networks, reader.read, alone, upto=self.number))
+        return [
+            Found(torch.stack([part.points for part in stage]), torch.stack([part.moments for part in stage]))
+            for stage in zip(*cases, strict=True)
+        ]
+
+    def errors_mm(self, points: Tensor) -> Tensor:
+        """(M,) radial errors of (N, L, ndim) points, of the landmarks that are there."""
+        store = self.stores[self.number]
+        return radial_errors_mm(points / store.spacing_mm - 0.5, store)
 
     def mean_mm(self, model: nn.Module) -> float:
-        """Mean radial error, with `model` as the network of the stage."""
+        """Mean radial error of the stage itself, with `model` as its network."""
         networks = self.networks | {STAGES[self.number]: model}
-        return float(radial_errors_mm(replace(self, networks=networks).points(), self.stores[self.number]).mean())
+        return float(self.errors_mm(replace(self, networks=networks).found()[-1].points).mean())
 
     def spread_mm(self) -> Tensor:
-        """(L,) root mean square error along an axis: half of the landmark, half of all, since cases are few."""
+        """(L,) root mean square error along an axis of what the stages say together: half of the landmark, half of all,
+        since cases are few.
+        """
         store = self.stores[self.number]
-        squared = (self.points() - store.points).square().mean(dim=-1) * store.spacing_mm**2
+        points = fused(self.found()).points
+        squared = (points - (store.points + 0.5) * store.spacing_mm).square().mean(dim=-1)
         own = squared.nanmean(dim=0)
         everyone = squared.nanmean()
         return ((torch.nan_to_num(own, nan=float(everyone)) + everyone) / 2).sqrt().clamp(min=SMALLEST_ERROR_MM).cpu()
@@ -138,7 +168,9 @@ class StageErrors:
 
 @dataclass(frozen=True)
 class Batches:
-    """Draws the batches of a stage and gives their loss. error_mm: (L,) how far crops lie beside their landmarks.
+    """Draws the batches of a stage and gives their loss.
+
+    error_mm: (L,) how far crops lie beside their landmarks along an axis (standard deviation); None for anywhere.
 
     The points of the store are those of every observer who is taught, and last the reference: (N, O * L, ndim).
     """
@@ -146,7 +178,7 @@ class Batches:
     store: Store
     stage: Stage
     settings: Settings
-    error_mm: Tensor
+    error_mm: Tensor | None
     landmarks: int
     seed: int
 
@@ -194,10 +226,12 @@ class Batches:
         order = (draws.uniform(self.landmarks) - known.float()).argsort(dim=1)
         which = order[:, : self.stage.crops or self.landmarks].to(every.device)
         points = every.gather(1, which[..., None, None].expand(-1, -1, *every.shape[2:]))  # (B, W, O, ndim)
-        count = which.shape[1]
-        near = draws.normal(count, ndim) * self.error_mm[which.cpu()].unsqueeze(-1) / self.stage.spacing_mm
-        far = draws.symmetric(count, ndim) * window / 3
-        beside = torch.where(draws.uniform(count, 1) < FAR_SHARE, far, near.clamp(-window / 3, window / 3))
+        count, furthest = which.shape[1], window * ANYWHERE
+        beside = draws.symmetric(count, ndim) * furthest
+        if self.error_mm is not None:
+            near = draws.normal(count, ndim) * self.error_mm[which.cpu()].unsqueeze(-1) / self.stage.spacing_mm
+            far = draws.uniform(count, 1) < FAR_SHARE
+            beside = torch.where(far, beside, near.clamp(-furthest, furthest))
         # a landmark that nobody knows is looked for in the lower corner, and its loss is none
         centres = torch.nan_to_num(points[:, :, -1]) + beside.to(points)
         flat = centres.flatten(0, 1)
@@ -239,20 +273,25 @@ def with_observers(store: Store, dataset: Dataset, cases: Sequence[Case]) -> Sto
     """The store with the points of all observers of the reference before those of the reference itself.
 
     Where an observer means another place by a name than the others do, that says nothing about a case: of each
-    landmark, every observer's points are moved by their mean distance from the reference.
+    landmark, every observer's points are moved by their mean distance from the reference. A case that an observer
+    skipped has NaN there, which teaches nothing.
     """
     names = dataset.task.reference.observers
     if len(names) < 2 or any(name not in dataset.observers for name in names):
         return store
     every = []
     for name in names:
-        apart = [
-            dataset.landmarks(case.name, observer=name).aligned_mm(dataset.task.names)
-            - dataset.landmarks(case.name).aligned_mm(dataset.task.names)
-            for case in cases
-        ]
+        apart = [_apart_mm(dataset, case, name) for case in cases]
         # the axes of a prepared grid are those of space
         offset = torch.from_numpy(np.array(apart, np.float32))[..., : store.points.shape[-1]] / store.spacing_mm
         offset -= torch.nan_to_num(offset.nanmean(dim=0))
         every.append(store.points + offset.to(store.points))
     return replace(store, points=torch.cat([*every, store.points], dim=1))
+
+
+def _apart_mm(dataset: Dataset, case: Case, observer: str) -> NDArray[np.float64]:
+    """(L, 3): from the reference to what an observer says, NaN where one of them says nothing."""
+    reference = dataset.landmarks(case.name).aligned_mm(dataset.task.names)
+    if not dataset.landmarks_path(case.name, observer=observer).is_file():
+        return np.full_like(reference, np.nan)
+    return dataset.landmarks(case.name, observer=observer).aligned_mm(dataset.task.names) - reference
