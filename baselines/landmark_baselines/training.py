@@ -137,12 +137,14 @@ def fit(
     stage: str,
     seed: int,
     resume: bool = False,
+    fingerprint: str = "",
 ) -> list[Point]:
     """Train `model` in place; it ends with the weights of the best validation.
 
     loss_of(model, step) draws its own share of the batch. validate(model) gives the mean radial error in mm. The state
     of a run lies in folder/<stage>.checkpoint, its curve where TrainingLog says; `resume` takes both up again, and a
-    stage that was finished is not trained again.
+    stage that was finished is not trained again. fingerprint: of `fingerprint_of`, kept in the checkpoint; a run of
+    another one is refused, as are other schedules and seeds.
     """
     if schedule.batch % fabric.world_size:
         raise ChallengeError(f"batch: wanted a multiple of {fabric.world_size} processes, got {schedule.batch}")
@@ -156,8 +158,9 @@ def fit(
     checkpoint = folder / f"{stage}.checkpoint"
     if resume and checkpoint.is_file():
         saved = torch.load(checkpoint, map_location=fabric.device, weights_only=True)
-        if saved["schedule"] != asdict(schedule) or saved["seed"] != seed:
-            raise ChallengeError(f"{checkpoint}: wanted the same settings and seed to resume, got others")
+        same = {"schedule": asdict(schedule), "seed": seed, "fingerprint": fingerprint}
+        if any(saved.get(key) != value for key, value in same.items()):
+            raise ChallengeError(f"{checkpoint}: wanted the same settings, data and seed to resume, got others")
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         if averaged is not None:
@@ -173,6 +176,7 @@ def fit(
         state = {
             "schedule": asdict(schedule),
             "seed": seed,
+            "fingerprint": fingerprint,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "averaged": averaged.state_dict() if averaged is not None else {},

@@ -85,6 +85,8 @@ def test_resume_refuses_other_settings(tmp_path: Path, monkeypatch: pytest.Monke
         _run(tmp_path, _model(), dies_at_5)
     with pytest.raises(ChallengeError, match="same settings"):
         _run(tmp_path, _model(), resume=True, schedule=replace(SCHEDULE, learning_rate=0.5))
+    with pytest.raises(ChallengeError, match="same settings"):
+        _run(tmp_path, _model(), resume=True, fingerprint="another")
 
 
 def test_the_best_validation_wins(tmp_path: Path) -> None:
