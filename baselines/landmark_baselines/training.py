@@ -141,10 +141,11 @@ def fit(
 ) -> list[Point]:
     """Train `model` in place; it ends with the weights of the best validation.
 
-    loss_of(model, step) draws its own share of the batch. validate(model) gives the mean radial error in mm. The state
-    of a run lies in folder/<stage>.checkpoint, its curve where TrainingLog says; `resume` takes both up again, and a
-    stage that was finished is not trained again. fingerprint: of `fingerprint_of`, kept in the checkpoint; a run of
-    another one is refused, as are other schedules and seeds.
+    loss_of(model, step) draws its own share of the batch. validate(model) gives the mean radial error in mm; one that
+    is not finite could choose no weights and stops the training. The state of a run lies in folder/<stage>.checkpoint,
+    its curve where TrainingLog says; `resume` takes both up again, and a stage that was finished is not trained again.
+    fingerprint: of `fingerprint_of`, kept in the checkpoint; a run of another one is refused, as are other schedules
+    and seeds.
     """
     if schedule.batch % fabric.world_size:
         raise ChallengeError(f"batch: wanted a multiple of {fabric.world_size} processes, got {schedule.batch}")
@@ -221,6 +222,11 @@ def fit(
                     )
                 judged = averaged if averaged is not None else model
                 error_mm = validate(judged)
+                if not math.isfinite(error_mm):
+                    raise ChallengeError(
+                        f"{stage}: the validation error is not finite at iteration {done}: no landmark is known in a "
+                        "validation case, or the network finds points that are not finite"
+                    )
                 model.train()
                 recent.clear()
                 curve.append(Point(done, mean_loss, error_mm, spent + time.monotonic() - begun))

@@ -121,6 +121,12 @@ def test_a_loss_that_is_not_finite_stops_with_a_clear_line(tmp_path: Path) -> No
         _run(tmp_path, _model(), lambda model, step: _loss(model, step) * math.nan)
 
 
+@pytest.mark.parametrize("error_mm", [math.nan, math.inf])
+def test_a_validation_that_is_not_finite_stops_with_its_cause(error_mm: float, tmp_path: Path) -> None:
+    with pytest.raises(ChallengeError, match=r"demo: .* at iteration 1: no landmark is known in a validation case"):
+        _run(tmp_path, _model(), validate=lambda _: error_mm)
+
+
 def test_positions_stay_in_float32_and_the_network_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "precision_for", lambda device: "bf16-mixed")
     seen = []
