@@ -58,9 +58,12 @@ class Store:
 
 
 def radial_errors_mm(points: Tensor, store: Store) -> Tensor:
-    """(M,) errors in mm of `points` (N, L, ndim), found in the cases of the store, where the landmark is there."""
+    """(M,) errors in mm of `points` (N, L, ndim), found in the cases of the store, where the landmark is there.
+
+    The error of a point that is not finite is none either: what was not found is not averaged away.
+    """
     errors = torch.linalg.vector_norm(points - store.points, dim=-1) * store.spacing_mm
-    return errors[torch.isfinite(errors)]
+    return errors[torch.isfinite(store.points).all(dim=-1)]
 
 
 def prepare(

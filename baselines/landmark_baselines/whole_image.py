@@ -87,9 +87,12 @@ def load_frames(
 
 
 def errors_mm(points: Tensor, frames: Frames) -> Tensor:
-    """(M,) radial errors of `points` (N, L, ndim), shares found in the frames, where the landmark is there."""
+    """(M,) radial errors of `points` (N, L, ndim), shares found in the frames, where the landmark is there.
+
+    The error of a point that is not finite is none either: what was not found is not averaged away.
+    """
     errors = torch.linalg.vector_norm((points - frames.points) * frames.extent_mm.unsqueeze(1), dim=-1)
-    return errors[torch.isfinite(errors)]
+    return errors[torch.isfinite(frames.points).all(dim=-1)]
 
 
 def augmented_frames(
