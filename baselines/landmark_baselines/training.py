@@ -155,7 +155,7 @@ def fit(
     averaged = copy.deepcopy(model) if schedule.average > 0 else None
     best_state = _copy_state(model)
     curve: list[Point] = []
-    start, best, spent = 0, math.inf, 0.0
+    start, best, spent, without_better = 0, math.inf, 0.0, 0
     checkpoint = folder / f"{stage}.checkpoint"
     if resume and checkpoint.is_file():
         saved = torch.load(checkpoint, map_location=fabric.device, weights_only=True)
@@ -167,6 +167,7 @@ def fit(
         if averaged is not None:
             averaged.load_state_dict(saved["averaged"])
         best_state, start, best, spent = saved["best_state"], saved["step"], saved["best"], saved["seconds"]
+        without_better = saved["without_better"]
         curve = [Point(*row) for row in saved["curve"]]
         if main:
             report(f"{stage}: resumed at iteration {start} of {schedule.iterations}")
@@ -184,6 +185,7 @@ def fit(
             "best_state": best_state,
             "step": step,
             "best": best,
+            "without_better": without_better,
             "seconds": spent + time.monotonic() - begun,
             "curve": [(p.iteration, p.loss, p.validation_mm, p.seconds) for p in curve],
         }
@@ -193,7 +195,6 @@ def fit(
 
     begun = saved_at = reported_at = time.monotonic()
     recent: list[Tensor] = []
-    without_better = 0
     log = TrainingLog(folder, stage, schedule.iterations, resumed=start) if main else None
     first = max(1, schedule.validate_every // 10)
     model.train()
@@ -221,7 +222,8 @@ def fit(
                         f"{stage}: the loss is not finite at iteration {done}; lower the learning rate"
                     )
                 judged = averaged if averaged is not None else model
-                error_mm = validate(judged)
+                # The first process decides for all: theirs may differ by rounding, and with it the best and the last.
+                error_mm = fabric.broadcast(validate(judged))
                 if not math.isfinite(error_mm):
                     raise ChallengeError(
                         f"{stage}: the validation error is not finite at iteration {done}: no landmark is known in a "
