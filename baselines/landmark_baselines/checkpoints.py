@@ -21,6 +21,8 @@ from landmark_challenge.images import Image, bounding_box_mm
 from landmark_challenge.landmarks import Landmarks
 from landmark_challenge.task import Task, parse_task
 
+from .references import reference_mm
+
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -106,7 +108,7 @@ def mean_shape_of(dataset: Dataset) -> dict[str, tuple[float, ...]]:
     ndim = dataset.task.dimension
     for case in dataset.wanted_cases("train"):
         lower, upper = bounding_box_mm(dataset.image(case.name))
-        points = dataset.landmarks(case.name).aligned_mm(dataset.task.names)[:, :ndim]
+        points = reference_mm(dataset, case)[:, :ndim]
         shares.append((points - lower) / (upper - lower))
     stacked = np.array(shares)
     seen = np.isfinite(stacked).all(axis=2).any(axis=0)
@@ -118,10 +120,11 @@ def mean_shape_of(dataset: Dataset) -> dict[str, tuple[float, ...]]:
 
 
 def data_digest(dataset: Dataset, splits: Sequence[str], *, observers: Sequence[str] = (REFERENCE,)) -> str:
-    """A digest of the cases of the splits: their images, as stored at import, and the points of the observers."""
+    """A digest of the cases of the splits: images as stored at import, what was assessed, the observers' points."""
     digest = hashlib.sha256()
     for case in [case for split in splits for case in dataset.cases(split=split)]:
         digest.update(f"{case.name} {case.split} {dataset.header.get('digests', {}).get(case.name, '')}".encode())
+        digest.update("".join(f" {name}" for name in case.not_assessed).encode())
         for observer in observers:
             path = dataset.landmarks_path(case.name, observer=observer)
             digest.update(path.read_bytes() if path.is_file() else b"")

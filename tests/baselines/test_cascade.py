@@ -58,7 +58,7 @@ def _stores(points_mm: torch.Tensor, side_mm: int, spacings: tuple[float, ...]) 
     for spacing in spacings:
         points = points_mm / spacing - 0.5
         image = render_gaussians(points, (int(side_mm / spacing),) * ndim, 14.0 / spacing)
-        stores.append(Store((image * 255).round().to(torch.uint8), points, torch.ones(1, 1, dtype=torch.bool), spacing))
+        stores.append(Store((image * 255).round().to(torch.uint8), points, spacing))
     return stores
 
 
@@ -125,7 +125,7 @@ def test_joined_points_by_hand() -> None:
 def test_a_cut_shows_what_the_image_shows(ndim: int, centre: list[float], length: int, window: int) -> None:
     shape = (length, 40, 33)[-ndim:]
     images = torch.randint(0, 256, (2, 1, *shape), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    store = Store(images, torch.zeros(2, 1, ndim), torch.ones(2, 1, dtype=torch.bool), 1.0)
+    store = Store(images, torch.zeros(2, 1, ndim), 1.0)
     at = torch.tensor([centre[:ndim]])
     part, first = training.cut(store, torch.tensor([1]), at, 2 * window + 4)
     here = sample_windows(part, (at - first)[None], (window,) * ndim)
@@ -140,7 +140,7 @@ def test_points_move_with_what_the_crops_show(ndim: int) -> None:
     points = torch.rand(3, 4, ndim, generator=generator) * 24 + 20
     images = render_gaussians(points, (64,) * ndim, 1.0).amax(dim=1, keepdim=True)
     points[2, 1] = torch.nan
-    store = Store((images * 255).round().to(torch.uint8), points, torch.ones(3, 4, dtype=torch.bool), 1.0)
+    store = Store((images * 255).round().to(torch.uint8), points, 1.0)
     shaken = replace(FEW_IMAGES, shift_mm=1.0, elastic_mm=0.4, elastic_nodes=3, noise=0.0, gamma=0.0, brightness=0.0)
     stage = replace(PLAIN.fine, augmentation=shaken, schedule=Schedule(9, 3, 1e-3), crops=3)
     batches = training.Batches(store, stage, replace(PLAIN, window_voxels=24), torch.full((4,), 1.5), 4, 0)
@@ -162,7 +162,7 @@ def test_points_move_with_what_the_crops_show(ndim: int) -> None:
 
 def test_a_landmark_that_nobody_knows_teaches_nothing() -> None:
     points = torch.full((1, 2, 2), torch.nan)
-    store = Store(torch.zeros(1, 1, 32, 32, dtype=torch.uint8), points, torch.ones(1, 2, dtype=torch.bool), 1.0)
+    store = Store(torch.zeros(1, 1, 32, 32, dtype=torch.uint8), points, 1.0)
     model = network.CropUNet(2, 2, SMALL)
     batches = training.Batches(store, replace(PLAIN.fine, schedule=Schedule(1, 1, 1e-3)), PLAIN, torch.ones(2), 2, 0)
     loss = batches.crop_loss(model, Step(0))
@@ -184,7 +184,7 @@ def test_maps_are_taught_what_every_observer_says(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path / "data")
     reference = np.array([[8 + i / 4, 9] for i in range(19)], np.float32)
     images = torch.randint(0, 256, (2, 1, 32, 32), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
-    store = Store(images, torch.from_numpy(np.stack([reference] * 2)), torch.ones(2, 19, dtype=torch.bool), 1.0)
+    store = Store(images, torch.from_numpy(np.stack([reference] * 2)), 1.0)
     every = training.with_observers(store, dataset, dataset.cases())
     torch.testing.assert_close(every.points[0, :19], torch.from_numpy(reference + np.float32([1, 0])))
     torch.testing.assert_close(every.points[0, 19:38], torch.from_numpy(reference - np.float32([1, 0])))
@@ -211,7 +211,7 @@ def test_crops_lie_as_far_off_as_the_validation_cases_say() -> None:
     found[:, 0] += torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) * 4
     points = torch.zeros(50, 2, 2)
     points[3, 1] = torch.nan
-    store = Store(torch.zeros(50, 1, 8, 8, dtype=torch.uint8), points, torch.ones(50, 2, dtype=torch.bool), 2.0)
+    store = Store(torch.zeros(50, 1, 8, 8, dtype=torch.uint8), points, 2.0)
     errors = training.StageErrors([store], PLAIN, {}, 0)
     object.__setattr__(errors, "points", lambda: found)
     own = found[:, 0].square().mean() * 4
