@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from landmark_challenge.dataset import Dataset
 
-from .augmentation import Draws, change_intensity, random_warp, warp_images, warp_points
+from .augmentation import Draws, change_intensity, random_warp, warp_images, warp_points, without_folds
 from .blocks import parameter_count
 from .finish import save_trained
 from .grids import rescale
@@ -163,12 +163,16 @@ def _window_loss(
     draws: Draws,
     scale: float = 1.0,
 ) -> Tensor:
-    """The loss of windows (B, 1 or L) around `centres`, changed at random; with L of them, each for its landmark."""
+    """The loss of windows (B, 1 or L) around `centres`, changed at random; with L of them, each for its landmark.
+
+    scale: voxels of the image per voxel of a window.
+    """
     index = cases_at(positions, len(store), seed=seed)
     images, points = store.batch(index), store.points[index.to(store.points.device)]
-    warp = random_warp(centres, stage.window[::-1], stage.augmentation, spacing_mm=stage.spacing_mm, draws=draws)
+    augmentation = without_folds(stage.augmentation, min(stage.window) * stage.spacing_mm * scale)
+    warp = random_warp(centres, stage.window[::-1], augmentation, spacing_mm=stage.spacing_mm, draws=draws)
     warp = replace(warp, matrices=warp.matrices * scale)
-    windows = change_intensity(warp_images(images, warp)[:, :, 0], stage.augmentation, draws=draws)
+    windows = change_intensity(warp_images(images, warp)[:, :, 0], augmentation, draws=draws)
     inside = warp_points(points, warp)
     one_each = centres.shape[1] > 1
     inside = torch.diagonal(inside, dim1=1, dim2=2).movedim(-1, 1) if one_each else inside[:, 0]
