@@ -108,6 +108,11 @@ def test_the_best_validation_wins(tmp_path: Path) -> None:
     assert len(lines) == 5
 
 
+def test_the_curve_holds_the_mean_loss_since_the_validation_before(tmp_path: Path) -> None:
+    curve = _run(tmp_path, _model(), lambda model, step: 0 * _loss(model, step) + step.number)
+    assert [point.loss for point in curve] == [0.0, 5.0, 14.5, 24.5]
+
+
 def test_patience_stops_early(tmp_path: Path) -> None:
     errors = iter([1.0, 2.0, 2.0, 2.0])
     curve = _run(
@@ -139,7 +144,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_clear_line(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("error_mm", [math.nan, math.inf])
 def test_a_validation_that_is_not_finite_stops_with_its_cause(error_mm: float, tmp_path: Path) -> None:
-    with pytest.raises(ChallengeError, match=r"demo: .* at iteration 1: no landmark is known in a validation case"):
+    with pytest.raises(ChallengeError, match=r"demo: iteration 1: .* no landmark is known in a validation case"):
         _run(tmp_path, _model(), validate=lambda _: error_mm)
 
 
