@@ -32,6 +32,7 @@ from .cascade_training import fit_stages
 from .checkpoints import MODEL_FILE, Model, mean_shape_of, read_model
 from .finish import save_trained
 from .presets import from_plain
+from .resuming import already_trained, fingerprint_of
 from .scales import ImageReader
 from .stopwatch import span
 from .training import report, set_threads
@@ -50,12 +51,17 @@ def train(
     output: Path,
     preset: str = "cpu",
     seed: int = 0,
+    resume: bool = False,
     settings: Settings | None = None,
     **options: Any,
 ) -> None:
     """Train all stages, calibrate, and write a model folder; `options` are those of `fit_stages`."""
     settings = settings or preset_settings(preset, dataset.task)
-    trained = fit_stages(dataset, settings, output=output, seed=seed, **options)
+    fingerprint = fingerprint_of(dataset, method="cascade", preset=preset, settings=asdict(settings), seed=seed)
+    if resume and already_trained(output, fingerprint):
+        return
+    options |= {"output": output, "seed": seed, "resume": resume, "fingerprint": fingerprint}
+    trained = fit_stages(dataset, settings, **options)
     scale = 1.0
     if trained.fabric.global_rank == 0:
         mean_shape = mean_shape_of(dataset)
@@ -73,6 +79,7 @@ def train(
         fabric=trained.fabric,
         seed=seed,
         exact={key for key, value in weights.items() if value.ndim < 2},
+        fingerprint=fingerprint,
         rounded=True,  # convolutions compute in bfloat16 wherever that is fast
     )
 

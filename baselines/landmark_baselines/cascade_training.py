@@ -74,8 +74,9 @@ def fit_stages(
     devices: int = 1,
     nodes: int = 1,
     deterministic: bool = False,
+    fingerprint: str = "",
 ) -> Trained:
-    """Train all stages; their checkpoints lie in `output`."""
+    """Train all stages; their checkpoints lie in `output`. fingerprint: as in `fit`."""
     checked(settings)
     set_threads()
     fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
@@ -113,6 +114,7 @@ def fit_stages(
             stage=name,
             seed=seed,
             resume=resume,
+            fingerprint=fingerprint,
         )
         if number < 2:
             error_mm = judged.spread_mm()

@@ -2,7 +2,7 @@
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,11 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from landmark_challenge import files
-from landmark_challenge.dataset import Dataset
+from landmark_challenge.dataset import REFERENCE, Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image, bounding_box_mm
 from landmark_challenge.landmarks import Landmarks
 from landmark_challenge.task import Task, parse_task
+
+from .references import reference_mm
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -106,7 +108,7 @@ def mean_shape_of(dataset: Dataset) -> dict[str, tuple[float, ...]]:
     ndim = dataset.task.dimension
     for case in dataset.wanted_cases("train"):
         lower, upper = bounding_box_mm(dataset.image(case.name))
-        points = dataset.landmarks(case.name).aligned_mm(dataset.task.names)[:, :ndim]
+        points = reference_mm(dataset, case)[:, :ndim]
         shares.append((points - lower) / (upper - lower))
     stacked = np.array(shares)
     seen = np.isfinite(stacked).all(axis=2).any(axis=0)
@@ -117,14 +119,22 @@ def mean_shape_of(dataset: Dataset) -> dict[str, tuple[float, ...]]:
     return {name: tuple(row.tolist()) for name, row in zip(dataset.task.names, mean, strict=True)}
 
 
+def data_digest(dataset: Dataset, splits: Sequence[str], *, observers: Sequence[str] = (REFERENCE,)) -> str:
+    """A digest of the cases of the splits: images as stored at import, what was assessed, the observers' points."""
+    digest = hashlib.sha256()
+    for case in [case for split in splits for case in dataset.cases(split=split)]:
+        digest.update(f"{case.name} {case.split} {dataset.header.get('digests', {}).get(case.name, '')}".encode())
+        digest.update("".join(f" {name}" for name in case.not_assessed).encode())
+        for observer in observers:
+            path = dataset.landmarks_path(case.name, observer=observer)
+            digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
+
+
 def provenance_of(dataset: Dataset, *, seed: int, **more: Any) -> dict[str, Any]:
     """Where a model comes from: data digest, seed, versions, licence of the training data, and `more`."""
-    digest = hashlib.sha256()
-    for case in dataset.cases(split="train") + dataset.cases(split="validation"):
-        digest.update(f"{case.name} {case.split} {dataset.header.get('digests', {}).get(case.name, '')}".encode())
-        digest.update(dataset.landmarks_path(case.name).read_bytes())
     return {
-        "data_digest": digest.hexdigest(),
+        "data_digest": data_digest(dataset, ("train", "validation")),
         "data_source": dataset.header.get("source", ""),
         "data_licence": dataset.header.get("licence", ""),
         "training_cases": len(dataset.cases(split="train")),

@@ -29,7 +29,7 @@ from .training import report
 @click.option("--nodes", default=1, show_default=True, help="Nodes of data-parallel training (under torchrun).")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--deterministic", is_flag=True, help="Refuse operations whose result may vary between runs; slower.")
-@click.option("--resume", is_flag=True, help="Continue the unfinished run in the model folder.")
+@click.option("--resume", is_flag=True, help="Continue the unfinished run in the model folder; a finished one is left.")
 @click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Override a field of the preset.")
 def train(
     method: str,
@@ -63,6 +63,7 @@ def train(
         options["settings"] = overridden(settings, assignments)
     elif assignments or variant:
         raise ChallengeError(f"{method} has nothing to set and no variants")
+    finished = resume and (output / MODEL_FILE).is_file()
     begun = time.monotonic()
     output.mkdir(parents=True, exist_ok=True)
     train_method(
@@ -78,6 +79,8 @@ def train(
         nodes=nodes,
         **options,
     )
+    if finished:
+        return
     took = "trained; this run took" if resume else "trained in"
     click.echo(f"{output}: {method} ({preset}) for {data.task.name}, {took} {time.monotonic() - begun:.0f} s")
 

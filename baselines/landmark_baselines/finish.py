@@ -28,11 +28,13 @@ def save_trained(
     curves: Mapping[str, Sequence[Point]],
     fabric: "Fabric",
     seed: int,
+    fingerprint: str = "",
     exact: Container[str] = (),
     rounded: bool = False,
 ) -> None:
     """Write the model folder, in the main process alone; the checkpoints of the stages, whose curves these are, go.
 
+    fingerprint: of `fingerprint_of`, by which a training that is taken up again knows that it is finished.
     The weights of `tiny`, and of others if `rounded`, are kept in bfloat16, all but those named `exact`.
     """
     if fabric.global_rank != 0:
@@ -45,6 +47,7 @@ def save_trained(
     provenance = provenance_of(
         dataset,
         seed=seed,
+        fingerprint=fingerprint,
         training_seconds=round(sum(curve[-1].seconds for curve in curves.values() if curve), 1),
         device=str(fabric.device),
         processes=fabric.world_size,

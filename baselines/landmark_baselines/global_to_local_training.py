@@ -25,6 +25,7 @@ from .finish import save_trained
 from .global_to_local_network import PatchNetwork, Settings, patch_loss, run_global, run_local
 from .global_to_local_presets import preset_settings
 from .grids import on_device, rescale
+from .resuming import already_trained, fingerprint_of
 from .store import Store, load_store, radial_errors_mm
 from .training import Point, Step, cases_at, fit, launch, report, set_threads
 
@@ -55,6 +56,9 @@ def train(
 ) -> None:
     """Train both stages into a model folder; an interrupted run goes on with `resume`."""
     settings = settings or preset_settings(preset, dataset.task)
+    fingerprint = fingerprint_of(dataset, method="global_to_local", preset=preset, settings=asdict(settings), seed=seed)
+    if resume and already_trained(output, fingerprint):
+        return
     set_threads()
     fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
     device, main = str(fabric.device), fabric.global_rank == 0
@@ -71,7 +75,13 @@ def train(
             f"{dataset.task.name}: {len(coarse_train)} training and {len(coarse_judge)} validation cases in memory "
             f"after {time.monotonic() - begun:.1f} s"
         )
-    options: dict[str, Any] = {"fabric": fabric, "folder": output, "seed": seed, "resume": resume}
+    options: dict[str, Any] = {
+        "fabric": fabric,
+        "folder": output,
+        "seed": seed,
+        "resume": resume,
+        "fingerprint": fingerprint,
+    }
     network = placed(PatchNetwork(ndim, landmarks, coarse.architecture), device, ndim)
     if main:
         size = parameter_count(network) / 1e6
@@ -106,6 +116,7 @@ def train(
         curves={"global": global_curve, "local": local_curve},
         fabric=fabric,
         seed=seed,
+        fingerprint=fingerprint,
     )
 
 

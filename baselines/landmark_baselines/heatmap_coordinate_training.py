@@ -29,6 +29,7 @@ from .heatmap_coordinate_network import (
 )
 from .heatmap_coordinate_presets import preset_settings
 from .heatmap_unet import heatmap_loss
+from .resuming import already_trained, fingerprint_of
 from .training import Point, Step, fit, launch, report, set_threads
 from .whole_image import Frames, augmented_frames, errors_mm, load_frames, to_shares, to_voxels
 
@@ -52,6 +53,11 @@ def train(
     """Train both networks, one after the other, into a model folder; an interrupted run goes on with `resume`."""
     ndim, landmarks = dataset.task.dimension, len(dataset.task.names)
     settings = checked(settings or preset_settings(preset, dataset.task), ndim=ndim)
+    fingerprint = fingerprint_of(
+        dataset, method="heatmap_coordinate", preset=preset, settings=asdict(settings), seed=seed
+    )
+    if resume and already_trained(output, fingerprint):
+        return
     set_threads()
     fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
     device, main = str(fabric.device), fabric.global_rank == 0
@@ -88,6 +94,7 @@ def train(
             stage=name,
             seed=seed,
             resume=resume,
+            fingerprint=fingerprint,
         )
         weights.update({f"{name}.{key}": value for key, value in model.state_dict().items()})
         return model
@@ -122,6 +129,7 @@ def train(
         curves=curves,
         fabric=fabric,
         seed=seed,
+        fingerprint=fingerprint,
         exact=flat,
     )
 

@@ -17,6 +17,7 @@ from .finish import save_trained
 from .heatmap_unet import MapTarget, heatmap_loss
 from .loc_net_network import Chain, Found, Settings, checked, look, run, to_scale
 from .loc_net_presets import preset_settings
+from .resuming import already_trained, fingerprint_of
 from .scales import Change, Reader, StoreReader
 from .store import Store, load_store, radial_errors_mm
 from .training import Point, Step, cases_at, fit, launch, report, set_threads
@@ -80,6 +81,9 @@ def train(
 ) -> None:
     """Train the chain into a model folder; an interrupted run goes on with `resume`."""
     settings = checked(settings or preset_settings(preset, dataset.task))
+    fingerprint = fingerprint_of(dataset, method="loc_net", preset=preset, settings=asdict(settings), seed=seed)
+    if resume and already_trained(output, fingerprint):
+        return
     set_threads()
     fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
     device, main = str(fabric.device), fabric.global_rank == 0
@@ -100,7 +104,13 @@ def train(
             f"{time.monotonic() - begun:.1f} s; {len(settings.spacings_mm)} scales, "
             f"{parameter_count(chain) / 1e6:.2f} M weights"
         )
-    options: dict[str, Any] = {"fabric": fabric, "folder": output, "seed": seed, "resume": resume}
+    options: dict[str, Any] = {
+        "fabric": fabric,
+        "folder": output,
+        "seed": seed,
+        "resume": resume,
+        "fingerprint": fingerprint,
+    }
     fitted = _fit_together if settings.end_to_end else _fit_one_by_one
     curves = fitted(chain, learn, judge, settings, options)
     save_trained(
@@ -113,6 +123,7 @@ def train(
         curves=curves,
         fabric=fabric,
         seed=seed,
+        fingerprint=fingerprint,
     )
 
 

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from landmark_challenge.dataset import Dataset
 
-from .augmentation import Draws, change_intensity, random_warp, warp_images, warp_points
+from .augmentation import Draws, change_intensity, random_warp, warp_images, warp_points, without_folds
 from .blocks import parameter_count
 from .finish import save_trained
 from .grids import rescale
 from .md_gru_network import class_loss, with_high_pass
 from .md_gru_presets import preset_settings
 from .md_gru_stages import Settings, Stage, choose_window, make_network, overview_scale, run_coarse, run_fine
+from .resuming import already_trained, fingerprint_of
 from .store import Store, load_store, radial_errors_mm
 from .training import Point, Step, cases_at, fit, launch, report, set_threads
 
@@ -38,6 +39,9 @@ def train(
 ) -> None:
     """Train both stages into a model folder; an interrupted run goes on with `resume`."""
     settings = settings or preset_settings(preset, dataset.task)
+    fingerprint = fingerprint_of(dataset, method="md_gru", preset=preset, settings=asdict(settings), seed=seed)
+    if resume and already_trained(output, fingerprint):
+        return
     set_threads()
     fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
     device, main = str(fabric.device), fabric.global_rank == 0
@@ -70,7 +74,7 @@ def train(
             report(f"{name}: {parameter_count(network) / 1e6:.2f} M weights, windows of {size} voxels")
         curves[name] = _fit_stage(
             network, learn[level], judge[level], settings, estimates,
-            fabric=fabric, folder=output, stage=name, seed=seed, resume=resume,
+            fabric=fabric, folder=output, stage=name, seed=seed, resume=resume, fingerprint=fingerprint,
         )  # fmt: skip
         weights |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
         if level < len(spacings) - 1:
@@ -86,6 +90,7 @@ def train(
         curves=curves,
         fabric=fabric,
         seed=seed,
+        fingerprint=fingerprint,
     )
 
 
@@ -158,12 +163,16 @@ def _window_loss(
     draws: Draws,
     scale: float = 1.0,
 ) -> Tensor:
-    """The loss of windows (B, 1 or L) around `centres`, changed at random; with L of them, each for its landmark."""
+    """The loss of windows (B, 1 or L) around `centres`, changed at random; with L of them, each for its landmark.
+
+    scale: voxels of the image per voxel of a window.
+    """
     index = cases_at(positions, len(store), seed=seed)
     images, points = store.batch(index), store.points[index.to(store.points.device)]
-    warp = random_warp(centres, stage.window[::-1], stage.augmentation, spacing_mm=stage.spacing_mm, draws=draws)
+    augmentation = without_folds(stage.augmentation, min(stage.window) * stage.spacing_mm * scale)
+    warp = random_warp(centres, stage.window[::-1], augmentation, spacing_mm=stage.spacing_mm, draws=draws)
     warp = replace(warp, matrices=warp.matrices * scale)
-    windows = change_intensity(warp_images(images, warp)[:, :, 0], stage.augmentation, draws=draws)
+    windows = change_intensity(warp_images(images, warp)[:, :, 0], augmentation, draws=draws)
     inside = warp_points(points, warp)
     one_each = centres.shape[1] > 1
     inside = torch.diagonal(inside, dim1=1, dim2=2).movedim(-1, 1) if one_each else inside[:, 0]

@@ -11,6 +11,7 @@ from landmark_challenge.landmarks import Landmarks, Localization
 from landmark_challenge.task import Task
 
 from .checkpoints import Model, mean_shape_of, provenance_of, read_model, save_model
+from .resuming import already_trained, fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,24 @@ class MeanShape:
 
 
 def train(
-    dataset: Dataset, *, output: Path, device: str = "cpu", preset: str = "tiny", seed: int = 0, **_: Any
+    dataset: Dataset,
+    *,
+    output: Path,
+    device: str = "cpu",
+    preset: str = "tiny",
+    seed: int = 0,
+    resume: bool = False,
+    **_: Any,
 ) -> None:
     """Average the training positions; every preset is the same, there is nothing to choose."""
+    fingerprint = fingerprint_of(dataset, method="mean_shape", preset=preset, settings={}, seed=seed)
+    if resume and already_trained(output, fingerprint):
+        return
     begun = time.monotonic()
     shape = mean_shape_of(dataset)
-    provenance = provenance_of(dataset, seed=seed, training_seconds=round(time.monotonic() - begun, 1))
+    provenance = provenance_of(
+        dataset, seed=seed, fingerprint=fingerprint, training_seconds=round(time.monotonic() - begun, 1)
+    )
     save_model(output, Model("mean_shape", preset, {}, dataset.task, provenance, shape, {}))
 
 

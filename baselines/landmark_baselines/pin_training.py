@@ -19,6 +19,7 @@ from .augmentation import Draws, change_intensity, random_matrices
 from .pin_network import WITHIN, PinNetwork, build_network, look, walk_to_landmarks
 from .pin_presets import Settings, checked, preset_settings
 from .planar_patches import sample_turned
+from .references import reference_mm
 from .single_network import train_single
 from .store import Store
 from .training import Step, cases_at
@@ -80,14 +81,15 @@ def train(
 
 
 def training_sets(dataset: Dataset, spacing_mm: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Landmarks (N, L, ndim) of the training cases, NaN where absent, and (N, ndim) from first to last voxel, in mm.
+    """Landmarks (N, L, ndim) of the training cases, NaN where nobody knows, and (N, ndim) from first to last voxel.
 
-    In the frame of `Volumes`: from the centre of the first voxel of the canonical grid, whose corner is the image's.
+    In mm, in the frame of `Volumes`: from the centre of the first voxel of the canonical grid, whose corner is that of
+    the image.
     """
     points, extents = [], []
     for case in dataset.wanted_cases("train"):
         lower, upper = bounding_box_mm(dataset.geometry(case.name))
-        known = dataset.landmarks(case.name).aligned_mm(dataset.task.names)[:, : dataset.task.dimension]
+        known = reference_mm(dataset, case)[:, : dataset.task.dimension]
         points.append(known - lower - spacing_mm / 2)
         extents.append(np.maximum(upper - lower - spacing_mm, 0))
     return np.array(points), np.array(extents)

@@ -21,7 +21,7 @@ from landmark_challenge.images import Image
 from landmark_challenge.landmarks import Landmarks, Localization
 from landmark_challenge.task import Task
 
-from .augmentation import FEW_IMAGES, Augmentation, augmented_batch
+from .augmentation import FEW_IMAGES, Augmentation, augmented_batch, without_folds
 from .blocks import autocast, for_inference, placed
 from .checkpoints import MODEL_FILE, Model, read_model
 from .heatmaps import DECODERS, render_gaussians
@@ -122,10 +122,12 @@ def train(
 
 def _loss(model: nn.Module, step: Step, store: Store, settings: Settings, *, seed: int) -> Tensor:
     """The loss of one batch of images, augmented."""
+    seen = [min(count, settings.window or count) for count in store.images.shape[2:]]
     images, points = augmented_batch(
         store,
         step.positions(settings.schedule.batch),
-        augmentation=settings.augmentation,
+        # In images of less than 145 mm, which the paper's are not, its field would fold.
+        augmentation=without_folds(settings.augmentation, min(seen) * store.spacing_mm),
         multiple=settings.architecture.multiple,
         window=settings.window,
         seed=seed,

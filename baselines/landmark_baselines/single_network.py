@@ -13,6 +13,7 @@ from landmark_challenge.dataset import Dataset
 
 from .blocks import parameter_count, placed
 from .finish import save_trained
+from .resuming import already_trained, fingerprint_of
 from .store import Store, load_store, radial_errors_mm
 from .training import Schedule, Step, fit, launch, report, set_threads
 
@@ -47,6 +48,10 @@ def train_single(
     it a warp of 300 voxels would be half a voxel off. points_of(model, images): (1, 1, ...) -> (1, L, ndim) voxels.
     kernel_axes: of the network's convolutions, where the images have others. An interrupted run goes on with `resume`.
     """
+    plain = asdict(settings)
+    fingerprint = fingerprint_of(dataset, method=method, preset=preset, settings=plain, seed=seed)
+    if resume and already_trained(output, fingerprint):
+        return
     set_threads()
     fabric = launch(device, devices=devices, nodes=nodes, deterministic=deterministic)
     device, main = str(fabric.device), fabric.global_rank == 0
@@ -84,16 +89,18 @@ def train_single(
         stage="network",
         seed=seed,
         resume=resume,
+        fingerprint=fingerprint,
     )
     save_trained(
         output,
         dataset,
         method=method,
         preset=preset,
-        settings=asdict(settings),
+        settings=plain,
         weights=model.state_dict(),
         curves={"network": curve},
         fabric=fabric,
         seed=seed,
+        fingerprint=fingerprint,
         exact=exact,
     )

@@ -23,6 +23,7 @@ from landmark_challenge.dataset import Case, Dataset
 from landmark_challenge.images import Image, canonical, normalise
 from landmark_challenge.task import Task
 
+from .references import reference_mm
 from .stopwatch import span
 
 # Part of the cache's key: raise it when `canonical`, `normalise` or the rounding below change their results.
@@ -36,12 +37,11 @@ class Store:
 
     images: (N, 1, (z,) y, x) uint8, 255 for intensity 1; smaller images are continued by their border at the far side.
     points: (N, L, ndim) float32 voxel coordinates x, y[, z], NaN where a landmark is absent or nobody assessed it.
-    assessed: (N, L) bool. spacing_mm: isotropic.
+    spacing_mm: isotropic.
     """
 
     images: Tensor
     points: Tensor
-    assessed: Tensor
     spacing_mm: float
 
     def __len__(self) -> int:
@@ -58,9 +58,12 @@ class Store:
 
 
 def radial_errors_mm(points: Tensor, store: Store) -> Tensor:
-    """(M,) errors in mm of `points` (N, L, ndim), found in the cases of the store, where the landmark is there."""
+    """(M,) errors in mm of `points` (N, L, ndim), found in the cases of the store, where the landmark is there.
+
+    The error of a point that is not finite is none either: what was not found is not averaged away.
+    """
     errors = torch.linalg.vector_norm(points - store.points, dim=-1) * store.spacing_mm
-    return errors[torch.isfinite(errors)]
+    return errors[torch.isfinite(store.points).all(dim=-1)]
 
 
 def prepare(
@@ -92,12 +95,10 @@ def load_store(
 
     average: whether shrinking averages, as in `canonical`.
     """
-    task = dataset.task
     prepared: list[list[NDArray[np.uint8]]] = [[] for _ in spacing_mm]
     points: list[list[NDArray[np.float64]]] = [[] for _ in spacing_mm]
-    assessed = [[name not in case.not_assessed for name in task.names] for case in cases]
     for case in cases:
-        reference = dataset.landmarks(case.name).aligned_mm(task.names)
+        reference = reference_mm(dataset, case)
         grids = _prepared(dataset, case, spacing_mm, average=average)
         for level, grid in enumerate(grids):
             prepared[level].append(grid.array)
@@ -115,7 +116,6 @@ def load_store(
             Store(
                 held.to(device) if _fits(held.nbytes, torch.device(device)) else held,
                 torch.from_numpy(np.array(points[level], np.float32)).to(device),
-                torch.tensor(assessed, device=device),
                 spacing,
             )
         )

@@ -20,13 +20,14 @@ from landmark_challenge.landmarks import Landmarks, write_landmarks
 from landmark_challenge.task import parse_task
 
 from .ablation import Row, Training, rows_of, trainings_of
-from .checkpoints import MODEL_FILE, read_model
+from .checkpoints import MODEL_FILE, data_digest, read_model
 from .method import load_model, method_module, train_method
 from .presets import overridden
 from .training import report
 
 STUDY_FILE = "study.json"
 TIMES_FILE = "times.json"
+USED_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Plan:
             "method": self.method,
             "task": self.dataset.task.name,
             "cases": files.sha256_file(self.dataset.folder / "cases.csv"),
+            "data": data_digest(self.dataset, USED_SPLITS, observers=self.dataset.observers),
             "preset": self.preset,
             "seed": self.seed,
             "set": list(self.assignments),

@@ -5,7 +5,6 @@ same curve, and several processes see what one would.
 """
 
 import copy
-import io
 import logging
 import math
 import os
@@ -20,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from landmark_challenge import files
 from landmark_challenge.errors import ChallengeError
 
 from .blocks import compute_type
 from .compilation import compiled
 from .training_log import Point, TrainingLog, report
+from .training_state import TrainingState, Validations, copied_state
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -137,12 +136,15 @@ def fit(
     stage: str,
     seed: int,
     resume: bool = False,
+    fingerprint: str = "",
 ) -> list[Point]:
     """Train `model` in place; it ends with the weights of the best validation.
 
-    loss_of(model, step) draws its own share of the batch. validate(model) gives the mean radial error in mm. The state
-    of a run lies in folder/<stage>.checkpoint, its curve where TrainingLog says; `resume` takes both up again, and a
-    stage that was finished is not trained again.
+    loss_of(model, step) draws its own share of the batch. validate(model) gives the mean radial error in mm; one that
+    is not finite could choose no weights and stops the training. The state of a run lies in folder/<stage>.checkpoint,
+    its curve where TrainingLog says; `resume` takes both up again, and a stage that was finished is not trained again.
+    fingerprint: of `fingerprint_of`, kept in the checkpoint; a run of another one is refused, as are other schedules
+    and seeds.
     """
     if schedule.batch % fabric.world_size:
         raise ChallengeError(f"batch: wanted a multiple of {fabric.world_size} processes, got {schedule.batch}")
@@ -150,99 +152,94 @@ def fit(
     network = compiled(model, fabric.device) if schedule.compile else model
     trained, optimizer = fabric.setup(network, _optimizer(model, schedule))
     averaged = copy.deepcopy(model) if schedule.average > 0 else None
-    best_state = _copy_state(model)
-    curve: list[Point] = []
-    start, best, spent = 0, math.inf, 0.0
-    checkpoint = folder / f"{stage}.checkpoint"
-    if resume and checkpoint.is_file():
-        saved = torch.load(checkpoint, map_location=fabric.device, weights_only=True)
-        if saved["schedule"] != asdict(schedule) or saved["seed"] != seed:
-            raise ChallengeError(f"{checkpoint}: wanted the same settings and seed to resume, got others")
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        if averaged is not None:
-            averaged.load_state_dict(saved["averaged"])
-        best_state, start, best, spent = saved["best_state"], saved["step"], saved["best"], saved["seconds"]
-        curve = [Point(*row) for row in saved["curve"]]
-        if main:
-            report(f"{stage}: resumed at iteration {start} of {schedule.iterations}")
-
-    def save(step: int) -> None:
-        if not main:
-            return
-        state = {
-            "schedule": asdict(schedule),
-            "seed": seed,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "averaged": averaged.state_dict() if averaged is not None else {},
-            "best_state": best_state,
-            "step": step,
-            "best": best,
-            "seconds": spent + time.monotonic() - begun,
-            "curve": [(p.iteration, p.loss, p.validation_mm, p.seconds) for p in curve],
-        }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        files.write_bytes(checkpoint, buffer.getvalue())
-
+    judged = averaged if averaged is not None else model
+    found = Validations(copied_state(model))
+    same = {"schedule": asdict(schedule), "seed": seed, "fingerprint": fingerprint}
+    state = TrainingState(folder / f"{stage}.checkpoint", same, model, optimizer, averaged, found)
+    start, spent = state.resume(fabric.device) if resume else (0, 0.0)
+    if main and start:
+        report(f"{stage}: resumed at iteration {start} of {schedule.iterations}")
     begun = saved_at = reported_at = time.monotonic()
     recent: list[Tensor] = []
-    without_better = 0
     log = TrainingLog(folder, stage, schedule.iterations, resumed=start) if main else None
     first = max(1, schedule.validate_every // 10)
     model.train()
     with _stop_on_signal() as stopped:
         for step in range(start, schedule.iterations):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(schedule, step)
             torch.manual_seed(seed * 1_000_003 + step)
-            # Not under autocast: the wrapped network enters it by itself, and positions need all of float32.
-            loss = loss_of(trained, Step(step, fabric.global_rank, fabric.world_size))
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(loss)
-            if schedule.gradient_norm > 0:
-                fabric.clip_gradients(trained, optimizer, max_norm=schedule.gradient_norm, error_if_nonfinite=False)
-            optimizer.step()
+            loss = _learn(trained, optimizer, loss_of, schedule, step, fabric)
             if averaged is not None:
                 _average(averaged, model, min(schedule.average, (step + 1) / (step + 10)))
-            recent.append(loss.detach())
+            recent.append(loss)
             done = step + 1
             now = time.monotonic()
             if done % schedule.validate_every == 0 or done in (first, schedule.iterations):
                 mean_loss = float(torch.stack(recent).mean())
-                if not math.isfinite(mean_loss):
-                    raise ChallengeError(
-                        f"{stage}: the loss is not finite at iteration {done}; lower the learning rate"
-                    )
-                judged = averaged if averaged is not None else model
-                error_mm = validate(judged)
+                error_mm = _judge(judged, validate, mean_loss, f"{stage}: iteration {done}", fabric)
                 model.train()
                 recent.clear()
-                curve.append(Point(done, mean_loss, error_mm, spent + time.monotonic() - begun))
-                without_better = 0 if error_mm < best else without_better + 1
-                if error_mm < best:
-                    best, best_state = error_mm, _copy_state(judged)
+                found.add(Point(done, mean_loss, error_mm, spent + time.monotonic() - begun), judged)
                 if log is not None:
-                    log.validated(curve, best, learning_rate=learning_rate_at(schedule, step))
+                    log.validated(found.curve, found.best_mm, learning_rate=learning_rate_at(schedule, step))
             if log is not None and (now - reported_at > REPORT_EVERY_S or done == schedule.iterations):
                 reported_at = now
-                log.show(done, float(loss.detach()), (now - begun) / (done - start))
+                log.show(done, float(loss), (now - begun) / (done - start))
             if stopped() or now - saved_at > CHECKPOINT_EVERY_S:
                 saved_at = now
-                save(done)
+                if main:
+                    state.save(done, spent + time.monotonic() - begun)
                 if stopped():
                     raise KeyboardInterrupt
-            if schedule.patience and without_better >= schedule.patience:
-                report(f"{stage}: stopped at iteration {done}, no better validation in {without_better}")
+            if schedule.patience and found.without_better >= schedule.patience:
+                report(f"{stage}: stopped at iteration {done}, no better validation in {found.without_better}")
                 break
     if log is not None:
         log.close()
-    model.load_state_dict(best_state)
+    model.load_state_dict(found.weights)
     model.eval()
-    save(schedule.iterations)  # so that a method of several stages resumes after this one
+    if main:  # so that a method of several stages resumes after this one
+        state.save(schedule.iterations, spent + time.monotonic() - begun)
     fabric.barrier()
-    return curve
+    return found.curve
+
+
+def _learn(
+    trained: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[nn.Module, Step], Tensor],
+    schedule: Schedule,
+    step: int,
+    fabric: "Fabric",
+) -> Tensor:
+    """One step of the optimizer; the loss before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate_at(schedule, step)
+    # Not under autocast: the wrapped network enters it by itself, and positions need all of float32.
+    loss = loss_of(trained, Step(step, fabric.global_rank, fabric.world_size))
+    optimizer.zero_grad(set_to_none=True)
+    fabric.backward(loss)
+    if schedule.gradient_norm > 0:
+        fabric.clip_gradients(trained, optimizer, max_norm=schedule.gradient_norm, error_if_nonfinite=False)
+    optimizer.step()
+    return loss.detach()
+
+
+def _judge(
+    model: nn.Module, validate: Callable[[nn.Module], float], mean_loss: float, where: str, fabric: "Fabric"
+) -> float:
+    """The validation error in mm, of all processes that of the first. Raises ChallengeError where there is none.
+
+    Theirs may differ by rounding, and with it what is the best and when patience ends.
+    """
+    if not math.isfinite(mean_loss):
+        raise ChallengeError(f"{where}: the loss is not finite; lower the learning rate")
+    error_mm = float(fabric.broadcast(validate(model)))
+    if not math.isfinite(error_mm):
+        raise ChallengeError(
+            f"{where}: the validation error is not finite: no landmark is known in a validation case, or the network "
+            "finds points that are not finite"
+        )
+    return error_mm
 
 
 def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
@@ -260,10 +257,6 @@ def clear_checkpoints(folder: Path) -> None:
     """Remove the states of finished stages, once the model folder is written."""
     for path in folder.glob("*.checkpoint"):
         path.unlink(missing_ok=True)
-
-
-def _copy_state(model: nn.Module) -> dict[str, Tensor]:
-    return {key: value.detach().clone() for key, value in model.state_dict().items()}
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from landmark_challenge.images import Image, bounding_box_mm, canonical, normali
 from landmark_challenge.task import Task
 
 from .augmentation import Augmentation, Draws, Warp, change_intensity, random_matrices, warp_images, warp_points
+from .references import reference_mm
 from .stopwatch import span
 from .training import cases_at
 
@@ -69,7 +70,6 @@ def load_frames(
     dataset: Dataset, cases: Sequence[Case], *, sides: Sequence[int], device: torch.device | str = "cpu"
 ) -> list[Frames]:
     """The frames of every side; every image is decoded once."""
-    names = dataset.task.names
     images: list[list[np.ndarray]] = [[] for _ in sides]
     points, extents = [], []
     for case in cases:
@@ -78,7 +78,7 @@ def load_frames(
         for level, side in enumerate(sides):
             array = resized(image, dataset.task, side).array
             images[level].append(np.rint(array * 255).astype(np.uint8))
-        reference = dataset.landmarks(case.name).aligned_mm(names)[:, : image.ndim]
+        reference = reference_mm(dataset, case)[:, : image.ndim]
         points.append((reference - lower) / (upper - lower))
         extents.append(upper - lower)
     shares = torch.from_numpy(np.array(points, np.float32)).to(device)
@@ -87,9 +87,12 @@ def load_frames(
 
 
 def errors_mm(points: Tensor, frames: Frames) -> Tensor:
-    """(M,) radial errors of `points` (N, L, ndim), shares found in the frames, where the landmark is there."""
+    """(M,) radial errors of `points` (N, L, ndim), shares found in the frames, where the landmark is there.
+
+    The error of a point that is not finite is none either: what was not found is not averaged away.
+    """
     errors = torch.linalg.vector_norm((points - frames.points) * frames.extent_mm.unsqueeze(1), dim=-1)
-    return errors[torch.isfinite(errors)]
+    return errors[torch.isfinite(frames.points).all(dim=-1)]
 
 
 def augmented_frames(

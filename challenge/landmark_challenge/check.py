@@ -86,6 +86,7 @@ def check(folder: Path) -> tuple[list[Finding], Contents | None]:
         stray_files,
         missing_references,
         missing_landmarks,
+        points_not_assessed,
         points_outside,
         unlikely_spacing,
         identical_images,
@@ -177,6 +178,20 @@ def missing_landmarks(contents: Contents) -> Iterable[Finding]:
                 yield Finding("warning", "missing", text, contents.cases[row].name, name)
         elif len(absent):
             yield Finding("note", "missing", f"absent in {len(absent)} of {assessed.sum()} cases", landmark=name)
+
+
+def points_not_assessed(contents: Contents) -> Iterable[Finding]:
+    """Points of landmarks that are listed as not assessed: neither learned from nor scored."""
+    names = contents.dataset.task.names
+    for row, case in enumerate(contents.cases):
+        for name in case.not_assessed:
+            column = names.index(name)
+            who = [who for who, points in contents.points_mm.items() if np.isfinite(points[row, column]).all()]
+            if who:
+                text = (
+                    f"listed in not_assessed, yet there are points of {', '.join(who)}: nothing learns or scores them"
+                )
+                yield Finding("warning", "assessed", text, case.name, name)
 
 
 def points_outside(contents: Contents) -> Iterable[Finding]:

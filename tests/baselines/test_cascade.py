@@ -63,7 +63,7 @@ def _stores(points_mm: torch.Tensor, side_mm: int, spacings: tuple[float, ...]) 
     for spacing in spacings:
         points = points_mm / spacing - 0.5
         image = render_gaussians(points, (int(side_mm / spacing),) * ndim, 14.0 / spacing)
-        stores.append(Store((image * 255).round().to(torch.uint8), points, torch.ones(1, 1, dtype=torch.bool), spacing))
+        stores.append(Store((image * 255).round().to(torch.uint8), points, spacing))
     return stores
 
 
@@ -152,7 +152,7 @@ def test_the_result_by_hand() -> None:
 def test_a_cut_shows_what_the_image_shows(ndim: int, centre: list[float], length: int, window: int) -> None:
     shape = (length, 40, 33)[-ndim:]
     images = torch.randint(0, 256, (2, 1, *shape), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    store = Store(images, torch.zeros(2, 1, ndim), torch.ones(2, 1, dtype=torch.bool), 1.0)
+    store = Store(images, torch.zeros(2, 1, ndim), 1.0)
     at = torch.tensor([centre[:ndim]])
     part, first = training.cut(store, torch.tensor([1]), at, 2 * window + 4)
     here = sample_windows(part, (at - first)[None], (window,) * ndim)
@@ -167,7 +167,7 @@ def test_points_move_with_what_the_crops_show(ndim: int) -> None:
     points = torch.rand(3, 4, ndim, generator=generator) * 24 + 20
     images = render_gaussians(points, (64,) * ndim, 1.0).amax(dim=1, keepdim=True)
     points[2, 1] = torch.nan
-    store = Store((images * 255).round().to(torch.uint8), points, torch.ones(3, 4, dtype=torch.bool), 1.0)
+    store = Store((images * 255).round().to(torch.uint8), points, 1.0)
     shaken = replace(FEW_IMAGES, shift_mm=1.0, elastic_mm=0.4, elastic_nodes=3, noise=0.0, gamma=0.0, brightness=0.0)
     stage = replace(PLAIN.fine, augmentation=shaken, schedule=Schedule(9, 3, 1e-3), crops=3)
     batches = training.Batches(store, stage, replace(PLAIN, window_voxels=24), torch.full((4,), 1.5), 4, 0)
@@ -189,7 +189,7 @@ def test_points_move_with_what_the_crops_show(ndim: int) -> None:
 
 def test_a_landmark_that_nobody_knows_teaches_nothing() -> None:
     points = torch.full((1, 2, 2), torch.nan)
-    store = Store(torch.zeros(1, 1, 32, 32, dtype=torch.uint8), points, torch.ones(1, 2, dtype=torch.bool), 1.0)
+    store = Store(torch.zeros(1, 1, 32, 32, dtype=torch.uint8), points, 1.0)
     model = network.CropUNet(2, 2, SMALL)
     batches = training.Batches(store, replace(PLAIN.fine, schedule=Schedule(1, 1, 1e-3)), PLAIN, torch.ones(2), 2, 0)
     loss = batches.crop_loss(model, Step(0))
@@ -211,7 +211,7 @@ def test_maps_are_taught_what_every_observer_says(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path / "data")
     reference = np.array([[8 + i / 4, 9] for i in range(19)], np.float32)
     images = torch.randint(0, 256, (2, 1, 32, 32), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
-    store = Store(images, torch.from_numpy(np.stack([reference] * 2)), torch.ones(2, 19, dtype=torch.bool), 1.0)
+    store = Store(images, torch.from_numpy(np.stack([reference] * 2)), 1.0)
     every = training.with_observers(store, dataset, dataset.cases())
     torch.testing.assert_close(every.points[0, :19], torch.from_numpy(reference + np.float32([1, 0])))
     torch.testing.assert_close(every.points[0, 19:38], torch.from_numpy(reference - np.float32([1, 0])))
@@ -238,7 +238,7 @@ def test_fine_crops_lie_as_far_off_as_the_validation_cases_say() -> None:
     found[:, 0] += torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) * 4
     points = torch.zeros(50, 2, 2)
     points[3, 1] = torch.nan
-    store = Store(torch.zeros(50, 1, 8, 8, dtype=torch.uint8), points, torch.ones(50, 2, dtype=torch.bool), 2.0)
+    store = Store(torch.zeros(50, 1, 8, 8, dtype=torch.uint8), points, 2.0)
     judged = training.Judged([store], PLAIN, {}, 0)
     moments = torch.eye(2).expand(50, 2, 2, 2)
     object.__setattr__(judged, "found", lambda: [network.Found(2 * (found + 0.5), moments)])  # mm
@@ -256,7 +256,7 @@ def test_crops_lie_anywhere_or_as_far_off_as_they_are_told(
 ) -> None:
     """Anywhere is uniform within a third of the 24 mm on either side; else normal, but for a tenth of far misses."""
     points = torch.full((40, 2, 2), 32.0)
-    store = Store(torch.zeros(40, 1, 64, 64, dtype=torch.uint8), points, torch.ones(40, 2, dtype=torch.bool), 1.0)
+    store = Store(torch.zeros(40, 1, 64, 64, dtype=torch.uint8), points, 1.0)
     stage = replace(PLAIN.fine, schedule=Schedule(9, 40, 1e-3))
     batches = training.Batches(store, stage, replace(PLAIN, window_voxels=24), error_mm, 2, 0)
     inside = torch.cat([batches.crops(Step(number))[2] for number in range(20)])[:, 0]
@@ -274,7 +274,7 @@ def test_a_case_that_an_observer_skipped_teaches_what_the_others_say(tmp_path: P
     dataset = Dataset(tmp_path / "data")
     dataset.landmarks_path("b", observer="junior").unlink()
     points = torch.full((2, 19, 2), 9.0)
-    store = Store(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), points, torch.ones(2, 19, dtype=torch.bool), 1.0)
+    store = Store(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), points, 1.0)
     every = training.with_observers(store, dataset, dataset.cases()).points.unflatten(1, (3, 19))
     senior, junior = (CEPH.reference.observers.index(name) for name in ("senior", "junior"))
     assert every[1, junior].isnan().all() and torch.equal(every[1, senior], points[1])

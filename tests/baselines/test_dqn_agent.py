@@ -37,7 +37,7 @@ def _spots(count: int, *, seed: int = 0, side: int = 40) -> Store:
     distance = (axis - points[..., 0, None])[:, :, None, :] ** 2 + (axis - points[..., 1, None])[:, :, :, None] ** 2
     blobs = torch.exp(-distance / 80)
     images = (127 + 120 * (blobs[:, :1] - blobs[:, 1:])).to(torch.uint8)
-    return Store(images, points, torch.ones(count, 2, dtype=torch.bool), 1.0)
+    return Store(images, points, 1.0)
 
 
 def test_duelling_advantages_have_no_mean_and_one_trunk_serves_all_agents() -> None:

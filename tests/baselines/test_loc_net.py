@@ -59,7 +59,7 @@ def _blob_stores(points_mm: torch.Tensor, side_mm: int, spacings: tuple[float, .
     for spacing in spacings:
         points = points_mm / spacing - 0.5
         image = render_gaussians(points, (int(side_mm / spacing),) * ndim, 6.0 / spacing)
-        stores.append(Store((image * 255).round().to(torch.uint8), points, torch.ones(1, 1, dtype=torch.bool), spacing))
+        stores.append(Store((image * 255).round().to(torch.uint8), points, spacing))
     return stores
 
 

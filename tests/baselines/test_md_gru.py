@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from landmark_baselines import md_gru as method
 from landmark_baselines import md_gru_training
-from landmark_baselines.augmentation import Augmentation
+from landmark_baselines.augmentation import WITHOUT_FOLDS, Augmentation, Warp, image_positions, warp_points
 from landmark_baselines.blocks import parameter_count
 from landmark_baselines.checkpoints import Model, read_model
 from landmark_baselines.md_gru_layer import MDGRU
@@ -32,8 +32,8 @@ from landmark_baselines.md_gru_network import (
 )
 from landmark_baselines.method import load_model, train_method
 from landmark_baselines.presets import from_plain, overridden
-from landmark_baselines.store import load_store
-from landmark_baselines.training import Step
+from landmark_baselines.store import Store, load_store
+from landmark_baselines.training import Step, cases_at
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import Image
@@ -254,6 +254,39 @@ def test_windows_lie_at_fractions_so_that_every_class_is_a_label(tmp_path: Path,
         for step in range(20):
             md_gru_training._fine_loss(Recorder(), Step(step), store, settings, seed=0)
     assert seen >= set(range(32))
+
+
+@pytest.mark.parametrize("task", [BRAINSTEM, CEPH, load_task("olfactory-mr-2"), load_task("hippocampus-5")])
+@pytest.mark.parametrize("preset", ["fast", "cpu", "tiny"])
+def test_what_a_window_shows_at_a_label_is_the_landmark(
+    preset: str, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A random field that folds shows a landmark several times, and no label is right."""
+    settings = method.preset_settings(preset, task)
+    ndim, spacing, side = task.dimension, settings.fine.spacing_mm, min(settings.fine.window)
+    stage = replace(settings.fine, window=(16,) * ndim, spacing_mm=spacing * side / 16)  # as large, of fewer voxels
+    stage = replace(stage, offset_voxel=0, schedule=replace(stage.schedule, batch=100))
+    settings = replace(settings, fine=stage, coarse=replace(stage, offset_voxel=0), high_pass_mm=2 * stage.spacing_mm)
+    points = 16 + 8 * torch.rand(100, 1, ndim, generator=torch.Generator().manual_seed(0))
+    store = Store(torch.zeros(100, 1, *(40,) * ndim, dtype=torch.uint8), points, stage.spacing_mm)
+    seen: list[tuple[Warp, Tensor]] = []
+
+    def recorded(centres: Tensor, warp: Warp) -> Tensor:
+        inside = warp_points(centres, warp)
+        seen.append((warp, inside))
+        return inside
+
+    monkeypatch.setattr(md_gru_training, "warp_points", recorded)
+    monkeypatch.setattr(md_gru_training, "class_loss", lambda *_, **__: torch.zeros(()))
+    md_gru_training._fine_loss(nn.Identity(), Step(0), store, settings, seed=0)
+    md_gru_training._coarse_loss(nn.Identity(), Step(0), store, settings, seed=0)  # its window holds all 40 voxels
+    order = cases_at(range(100), 100, seed=0)
+    for (warp, inside), extent_mm in zip(seen, (16 * stage.spacing_mm, 40 * stage.spacing_mm), strict=True):
+        shown = torch.linalg.vector_norm(image_positions(inside[:, 0], warp) - points[order], dim=-1)
+        assert shown.quantile(0.99) < 0.1
+        assert warp.nodes is not None
+        wanted_mm = min(stage.augmentation.elastic_mm, WITHOUT_FOLDS * extent_mm / stage.augmentation.elastic_nodes)
+        assert float(warp.nodes.std()) * stage.spacing_mm == pytest.approx(wanted_mm, rel=0.05)
 
 
 @pytest.mark.parametrize("preset", list(method.PRESETS))

@@ -219,7 +219,7 @@ def _teach(augmentation: Augmentation, *, joint: bool) -> tuple[torch.Tensor, to
 
     network.forward = catch  # type: ignore[method-assign]
     images = (torch.arange(60.0) * 4).byte().expand(5, 1, 60, 60, 60)
-    store = Store(images, truth, torch.ones(5, 3, dtype=torch.bool), 1.0)
+    store = Store(images, truth, 1.0)
     settings = replace(
         SETTINGS, patch=15, spacing_mm=1.0, augmentation=augmentation, joint=joint,
         schedule=replace(SETTINGS.schedule, batch=5),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from torch import nn
+from torch import Tensor, nn
 
 from landmark_baselines import scn as method
 from landmark_baselines.augmentation import Augmentation
@@ -20,6 +20,8 @@ from landmark_baselines.checkpoints import read_model
 from landmark_baselines.method import train_method
 from landmark_baselines.presets import from_plain, overridden
 from landmark_baselines.scn_network import Architecture, SpatialConfigurationNet, enlarged, tile_starts
+from landmark_baselines.store import Store
+from landmark_baselines.training import Step
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.task import load_task
@@ -51,6 +53,25 @@ def test_the_loss_by_hand() -> None:
     where = torch.tensor(points, dtype=torch.float64).expand(2, 2, 2)
     loss = method.configuration_loss(both, where, torch.tensor(sigmas, dtype=torch.float64), settings)
     assert loss.item() == pytest.approx(by_hand, rel=1e-6)
+
+
+@pytest.mark.parametrize(("side", "window", "wanted_mm"), [(64, 0, 2.56), (200, 32, 1.28), (200, 0, 5.8)])
+def test_the_field_of_a_small_image_does_not_fold(
+    side: int, window: int, wanted_mm: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper = method.preset_settings("paper", TASK)
+    settings = replace(paper, spacing_mm=1.0, window=window, architecture=SMALL)
+    store = Store(torch.zeros(1, 1, side, 220, dtype=torch.uint8), torch.zeros(1, 3, 2), 1.0)
+    seen: list[Augmentation] = []
+
+    def recorded(*_: object, augmentation: Augmentation, **__: object) -> tuple[Tensor, Tensor]:
+        seen.append(augmentation)
+        return torch.zeros(1, 1, 8, 8), torch.zeros(1, 3, 2)
+
+    monkeypatch.setattr(method, "augmented_batch", recorded)
+    method._loss(_network(2, 3, SMALL), Step(0), store, settings, seed=0)
+    assert seen[0].elastic_mm == pytest.approx(wanted_mm)
+    assert replace(seen[0], elastic_mm=5.8) == paper.augmentation
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

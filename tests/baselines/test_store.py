@@ -1,12 +1,14 @@
 """The store holds what preparing each image alone gives, whether cached, mapped or in memory."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from landmark_baselines import store
+from landmark_baselines import store, whole_image
+from landmark_baselines.references import reference_mm
 from landmark_challenge.dataset import Case, Dataset, DatasetWriter
 from landmark_challenge.images import Image
 from landmark_challenge.landmarks import Landmarks
@@ -38,13 +40,26 @@ def test_images_and_points_agree_with_preparing_each_alone(mixed: Dataset) -> No
         grid = store.prepare(mixed.image(case.name), mixed.task, 1.0)
         height, width = grid.array.shape
         np.testing.assert_allclose(held.batch(torch.tensor([i]))[0, 0, :height, :width], grid.array, atol=0.5 / 255)
-        index = grid.mm_to_index(mixed.landmarks(case.name).aligned_mm(mixed.task.names))
+        index = grid.mm_to_index(reference_mm(mixed, case))
         np.testing.assert_allclose(held.points[i], index, atol=1e-4)
         # beyond a smaller image its border goes on, as sampling outside an image does
         assert torch.equal(held.images[i, 0, height - 1, :], held.images[i, 0, -1, :])
     absent = mixed.task.names.index("sella")
     assert torch.isnan(held.points[1, absent]).all() and not torch.isnan(held.points[0]).any()
-    assert held.assessed[:, mixed.task.names.index("nasion")].tolist() == [True, False]
+    assert torch.isnan(held.points[1, mixed.task.names.index("nasion")]).all()
+
+
+def test_a_point_that_is_not_finite_is_no_landmark_that_is_absent() -> None:
+    nan = [math.nan, math.nan]
+    points = torch.tensor([[[0.0, 0.0], [0.0, 0.0], nan]])
+    images = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    held = store.Store(images, points, 2.0)
+    frames = whole_image.Frames(images, points, torch.tensor([[2.0, 2.0]]))
+    for found, whole in (([3.0, 4.0], True), (nan, False)):
+        each = torch.tensor([[found, [0.0, 1.0], [5.0, 5.0]]])
+        for errors in (store.radial_errors_mm(each, held), whole_image.errors_mm(each, frames)):
+            assert len(errors) == 2 and errors[1] == 2
+            assert errors[0] == 10 if whole else errors.mean().isnan()
 
 
 def test_sampled_images_are_not_taken_for_averaged_ones(mixed: Dataset) -> None:

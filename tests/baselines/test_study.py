@@ -1,6 +1,7 @@
 """The rows of an ablation: what is trained once, what is shown, and that a study goes on where it stopped."""
 
 import csv
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -173,6 +174,28 @@ def test_another_study_is_refused(finished: Path, two_landmarks: Path) -> None:
     plan = study.Plan("global_to_local", Dataset(two_landmarks), "tiny", 1, tuple(SHORT), (), None, "cpu")
     with pytest.raises(ChallengeError, match="study of other settings or data"):
         study.run_study(plan, finished)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_corrected_data_make_another_study(split: str, two_landmarks: Path, tmp_path: Path) -> None:
+    shutil.copytree(two_landmarks, tmp_path / "data")
+
+    def described() -> dict[str, object]:
+        return study.Plan("mean_shape", Dataset(tmp_path / "data"), "tiny", 0, (), (), None, "cpu").described()
+
+    seen = [described()]
+    case = Dataset(tmp_path / "data").cases(split=split)[0].name
+    for observer in ("reference", "senior"):
+        path = tmp_path / "data" / "landmarks" / observer / f"{case}.json"
+        value = json.loads(path.read_text())
+        value["points"][0]["point"][0] += 0.25
+        path.write_text(json.dumps(value))
+        seen.append(described())
+    header = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    header["digests"][case] = "another image"
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(header))
+    seen.append(described())
+    assert all(one != other for one, other in itertools.combinations(seen, 2))
 
 
 def test_a_method_without_an_ablation_has_one_row(two_landmarks: Path, tmp_path: Path) -> None:

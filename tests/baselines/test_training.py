@@ -85,6 +85,8 @@ def test_resume_refuses_other_settings(tmp_path: Path, monkeypatch: pytest.Monke
         _run(tmp_path, _model(), dies_at_5)
     with pytest.raises(ChallengeError, match="same settings"):
         _run(tmp_path, _model(), resume=True, schedule=replace(SCHEDULE, learning_rate=0.5))
+    with pytest.raises(ChallengeError, match="same settings"):
+        _run(tmp_path, _model(), resume=True, fingerprint="another")
 
 
 def test_the_best_validation_wins(tmp_path: Path) -> None:
@@ -106,6 +108,11 @@ def test_the_best_validation_wins(tmp_path: Path) -> None:
     assert len(lines) == 5
 
 
+def test_the_curve_holds_the_mean_loss_since_the_validation_before(tmp_path: Path) -> None:
+    curve = _run(tmp_path, _model(), lambda model, step: 0 * _loss(model, step) + step.number)
+    assert [point.loss for point in curve] == [0.0, 5.0, 14.5, 24.5]
+
+
 def test_patience_stops_early(tmp_path: Path) -> None:
     errors = iter([1.0, 2.0, 2.0, 2.0])
     curve = _run(
@@ -114,9 +121,31 @@ def test_patience_stops_early(tmp_path: Path) -> None:
     assert curve[-1].iteration == 20
 
 
+def test_patience_goes_on_counting_in_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+    schedule = replace(SCHEDULE, patience=2, iterations=1000)
+    errors = iter([1.0, 2.0, 2.0, 2.0])
+
+    def dies_at_15(model: nn.Module, step: Step) -> Tensor:
+        if step.number == 15:
+            raise _KilledError
+        return _loss(model, step)
+
+    with pytest.raises(_KilledError):
+        _run(tmp_path, _model(), dies_at_15, validate=lambda _: next(errors), schedule=schedule)
+    curve = _run(tmp_path, _model(), validate=lambda _: next(errors), schedule=schedule, resume=True)
+    assert [point.iteration for point in curve] == [1, 10, 20]
+
+
 def test_a_loss_that_is_not_finite_stops_with_a_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ChallengeError, match="not finite"):
         _run(tmp_path, _model(), lambda model, step: _loss(model, step) * math.nan)
+
+
+@pytest.mark.parametrize("error_mm", [math.nan, math.inf])
+def test_a_validation_that_is_not_finite_stops_with_its_cause(error_mm: float, tmp_path: Path) -> None:
+    with pytest.raises(ChallengeError, match=r"demo: iteration 1: .* no landmark is known in a validation case"):
+        _run(tmp_path, _model(), validate=lambda _: error_mm)
 
 
 def test_positions_stay_in_float32_and_the_network_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,15 +238,52 @@ if fabric.global_rank == 0:
 """
 
 
+def _in_processes(script: Path, text: str, *arguments: object) -> None:
+    script.write_text(text)
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
-    script = tmp_path / "parallel.py"
-    script.write_text(PARALLEL)
     for devices in (1, 2):
-        done = subprocess.run(
-            [sys.executable, str(script), str(tmp_path), str(devices)], capture_output=True, text=True, timeout=240
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        _in_processes(tmp_path / "parallel.py", PARALLEL, tmp_path, devices)
     one, two = (torch.load(tmp_path / f"weights-{n}.pt", weights_only=True) for n in (1, 2))
     assert not torch.equal(one["0.weight"], torch.zeros(8, 3))
     for key, value in one.items():
         torch.testing.assert_close(value, two[key], atol=1e-5, rtol=1e-4)
+
+
+OTHER_OPINIONS = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from landmark_baselines.training import Schedule, fit, launch
+
+folder = Path(sys.argv[1])
+torch.set_num_threads(1)
+fabric = launch("cpu", devices=2)
+torch.manual_seed(0)
+model = nn.Linear(1, 1)
+rank, errors = fabric.global_rank, iter([1.0, 2.0, 3.0])
+
+def validate(_):
+    error = next(errors)
+    return error if rank == 0 else 5.0 - error  # the second process takes each for better than the one before
+
+loss_of = lambda model, step: (model(torch.ones(1, 1)) - 3).square().mean()
+schedule = Schedule(20, 2, 1e-2, validate_every=10)
+curve = fit(
+    model, loss_of, fabric=fabric, validate=validate, schedule=schedule, folder=folder, stage="s", seed=0
+)
+torch.save((model.state_dict(), [point.validation_mm for point in curve]), folder / f"rank-{rank}.pt")
+fabric.barrier()
+"""
+
+
+def test_all_processes_keep_what_the_first_one_judges_best(tmp_path: Path) -> None:
+    _in_processes(tmp_path / "opinions.py", OTHER_OPINIONS, tmp_path)
+    (first, curve), (second, other) = (torch.load(tmp_path / f"rank-{n}.pt", weights_only=True) for n in (0, 1))
+    assert curve == other == [1.0, 2.0, 3.0]
+    assert torch.equal(first["weight"], second["weight"]) and torch.equal(first["bias"], second["bias"])

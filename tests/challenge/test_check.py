@@ -5,6 +5,7 @@ import csv
 import json
 import re
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from landmark_challenge.check import Finding, check
 from landmark_challenge.check_page import png
 from landmark_challenge.cli import main
-from landmark_challenge.dataset import Case, Dataset, DatasetWriter
+from landmark_challenge.dataset import Case, Dataset, DatasetWriter, write_cases
 from landmark_challenge.images import Image
 from landmark_challenge.landmarks import Landmarks, read_landmarks, write_landmarks
 from landmark_challenge.task import Task, load_task, parse_task
@@ -68,6 +69,18 @@ def only(findings: list[Finding], kind: str) -> Finding:
 
 
 def test_a_sound_dataset_gives_no_finding(folder) -> None:
+    assert found(folder) == []
+
+
+def test_a_point_that_nobody_is_said_to_have_assessed_is_named(folder) -> None:
+    cases = [replace(case, not_assessed=("chin",)) if case.name == "f07" else case for case in Dataset(folder).cases()]
+    write_cases(folder / "cases.csv", cases)
+    finding = only(found(folder), "assessed")
+    assert (finding.severity, finding.case, finding.landmark) == ("warning", "f07", "chin")
+    assert "anna, bert, reference" in finding.text
+    change(folder, "f07", lambda points: points.pop("chin"), observers=("anna",))
+    assert "points of bert, reference" in only(found(folder), "assessed").text
+    change(folder, "f07", lambda points: points.pop("chin"), observers=("bert", "reference"))
     assert found(folder) == []
 
 
