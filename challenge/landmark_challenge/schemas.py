@@ -158,6 +158,7 @@ class Protocol(_Open):
     tie: Literal["strict", "inclusive"]
     missing_error_mm: NotNegative
     n_cases: Count
+    n_groups: Count | None = None
     n_points: Count
     disclosure: Literal["open", "protected"]
 

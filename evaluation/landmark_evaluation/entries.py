@@ -15,7 +15,7 @@ from landmark_challenge.task import Task, parse_task
 
 from .answers import shown
 from .pairing import Submission, read_submission
-from .references import Reference
+from .references import Reference, numbered
 from .results import DETAILS, Metrics, read_metrics
 from .scoring import evaluate_submission
 
@@ -27,7 +27,8 @@ class Entry:
     """One submission.
 
     task: as it was scored, None where the result does not carry it. error_mm: (cases, landmarks) with NaN where nothing
-    is scored; None where only headline scores are known (a `protected` reference).
+    is scored; None where only headline scores are known (a `protected` reference). groups: (cases,) the number of each
+    case's group (patient); None where every case is its own, or only headline scores are known.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Entry:
     cases: tuple[str, ...]
     landmarks: tuple[str, ...]
     error_mm: NDArray[np.float64] | None
+    groups: NDArray[np.int64] | None = None
 
 
 def load_entries(folders: Sequence[Path]) -> list[Entry]:
@@ -70,6 +72,7 @@ def rescore(folders: Sequence[Path], reference: Reference) -> list[Entry]:
                 tuple(case.name for case in evaluation.reference.cases),
                 reference.task.names,
                 evaluation.scores.error_mm if reference.disclosure == "open" else None,
+                evaluation.reference.groups,
             )
         )
     return entries
@@ -123,7 +126,10 @@ def _load(folder: Path, name: str) -> Entry:
         for row, case in enumerate(value["cases"]):
             for column, point in enumerate(case["points"]):
                 errors[row, column] = point.get("error_mm", np.nan)
-    return Entry(name, metrics, task, tuple(case["case"] for case in value["cases"]), landmarks, errors)
+    names = tuple(case["case"] for case in value["cases"])
+    # Results of earlier versions do not tell groups: every case stands for itself.
+    groups = numbered([str(case.get("group", case["case"])) for case in value["cases"]])
+    return Entry(name, metrics, task, names, landmarks, errors, groups)
 
 
 def _read_details(path: Path) -> dict[str, Any]:
@@ -165,10 +171,20 @@ def _facts(one: Entry, other: Entry) -> list[tuple[str, Any, Any]]:
         # A rater of the mean is scored against the others, on what they marked: that is stated, not refused.
         value = entry.metrics.protocol
         declared = {"reference": value.declared_reference or value.reference}
-        return value.model_dump(exclude={"reference", "left_out", "declared_reference", "n_points"}) | declared
+        return (
+            value.model_dump(exclude={"reference", "left_out", "declared_reference", "n_points", "n_groups"}) | declared
+        )
+
+    def groups(entry: Entry) -> list[int] | int:
+        # Where only headline scores are known, the protocol's count is all there is to tell them apart by.
+        if entry.groups is not None:
+            return entry.groups.tolist()
+        protocol = entry.metrics.protocol
+        return protocol.n_cases if protocol.n_groups is None else protocol.n_groups
 
     return [
         ("task", (one.metrics.task, one.metrics.task_version), (other.metrics.task, other.metrics.task_version)),
         ("protocol", protocol(one), protocol(other)),
         ("cases", one.cases, other.cases),
+        ("groups of cases", groups(one), groups(other)),
     ]

@@ -61,17 +61,22 @@ def make_leaderboard(
             None,
             None,
         )
+    groups = entries[0].groups
     found = [
-        resample(errors, task.success_thresholds_mm, tie=task.success_tie, resamples=resamples, seed=seed)
+        resample(
+            errors, task.success_thresholds_mm, tie=task.success_tie, groups=groups, resamples=resamples, seed=seed
+        )
         for errors in open_errors
     ]
     redrawn = [_redrawn(found, task, column, values[k]) for k, column in enumerate(rule.columns)]
     case_means = np.stack([_case_means(errors) for errors in open_errors])
-    pairs = ranking.compare_pairs(case_means, resamples=resamples, seed=seed)
+    pairs = ranking.compare_pairs(case_means, groups=groups, resamples=resamples, seed=seed)
     if rule.rule == "significance":
         ranks = ranking.ranks_of(ranking.significance_points(case_means, pairs), descending=True)
         resampled_ranks = (
-            ranking.ranks_of(ranking.resampled_significance_points(case_means, seed=seed), descending=True)
+            ranking.ranks_of(
+                ranking.resampled_significance_points(case_means, groups=groups, seed=seed), descending=True
+            )
             if len(entries) > 1
             else np.ones((1, 1))
         )

@@ -1,7 +1,7 @@
 """Figures that depend on the order of all points, for every resample of cases: no sum over cases makes them.
 
-A resample gives each point the weight of its case, how often that case was drawn. Every figure here is the plain one of
-the points written down that often: ranks are midranks, ties in the ROC count half.
+A resample gives each point the weight of its case, how often that case was drawn with its group. Every figure here is
+the plain one of the points written down that often: ranks are midranks, ties in the ROC count half.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,20 @@ Figure = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # (chunk, points)
 
 
 def ordered_interval(
-    figure: Figure, case: NDArray[np.int64], *, n_cases: int, resamples: int, seed: int
+    figure: Figure,
+    case: NDArray[np.int64],
+    *,
+    n_cases: int,
+    groups: NDArray[np.int64] | None = None,
+    resamples: int,
+    seed: int,
 ) -> Interval | None:
     """The 95 % interval of a figure of points, None where it has no value; case: (points,) the case of each."""
     resamples = min(resamples, max(MIN_RESAMPLES, MAX_WEIGHTS // max(1, case.size)))
     step = max(1, CHUNK_WEIGHTS // max(1, case.size))
     values = [
         figure(draws[start : start + step][:, case])
-        for draws in draw_cases(n_cases, resamples=resamples, seed=seed)
+        for draws in draw_cases(n_cases, groups=groups, resamples=resamples, seed=seed)
         for start in range(0, len(draws), step)
     ]
     return interval(np.concatenate(values))

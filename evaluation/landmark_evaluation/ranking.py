@@ -1,9 +1,10 @@
 """Who is better, how surely, and how many cases it would take: paired tests, ranks and their stability.
 
-The unit is the case: the mean error of each case, paired between submissions, because points of one image are not
-independent. Wilcoxon signed-rank tests with Holm's correction over all pairs; power by Noether's formula for the
-signed-rank test (JASA 1987), which needs no distribution: n = (z_alpha/2 + z_beta)^2 / (3 (p - 1/2)^2), p the chance
-that the mean of two differences is positive.
+The unit is the group of cases (the patient; the case, where each is a group of its own): the mean error of each, paired
+between submissions, because points of one image are not independent, nor are images of one patient. Wilcoxon
+signed-rank tests with Holm's correction over all pairs; power by Noether's formula for the signed-rank test (JASA
+1987), which needs no distribution: n = (z_alpha/2 + z_beta)^2 / (3 (p - 1/2)^2), p the chance that the mean of two
+differences is positive.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ class Pair:
     """Two submissions: difference_mm of their mean errors over cases (negative: the first is better) with its interval.
 
     p, p_holm: two-sided signed-rank test, raw and corrected over all pairs. effect: matched-pairs rank-biserial
-    correlation in -1..1, negative where the first is better. cases_needed: for 80 % power at 5 %; None: over a million.
+    correlation in -1..1, negative where the first is better. cases_needed: for 80 % power at 5 %, in groups as large as
+    those at hand; None: over a million.
     """
 
     first: int
@@ -41,33 +43,60 @@ class Pair:
     cases_needed: int | None
 
 
-def compare_pairs(case_mean_mm: NDArray[np.float64], *, resamples: int, seed: int) -> list[Pair]:
-    """Every pair of submissions; case_mean_mm: (submissions, cases), NaN where a case has nothing to score."""
-    cases = case_mean_mm[:, np.isfinite(case_mean_mm).all(axis=0)]
-    n_submissions, n_cases = cases.shape
-    order = list(combinations(range(n_submissions), 2))
-    if not order or n_cases < 2:
+def compare_pairs(
+    case_mean_mm: NDArray[np.float64], *, groups: NDArray[np.int64] | None = None, resamples: int, seed: int
+) -> list[Pair]:
+    """Every pair of submissions; case_mean_mm: (submissions, cases), NaN where a case has nothing to score.
+
+    groups: (cases,) the number of each case's group, None where every case is its own.
+    """
+    cases, group = _scored(case_mean_mm, groups)
+    means = group_means(case_mean_mm, groups)
+    order = list(combinations(range(len(cases)), 2))
+    if not order or means.shape[1] < 2:
         return []
-    means = np.concatenate([d @ cases.T for d in draw_cases(n_cases, resamples=resamples, seed=seed)]) / n_cases
-    raw = [_signed_rank_p(cases[a] - cases[b]) for a, b in order]
+    drawn = [
+        (draws @ cases.T) / draws.sum(axis=1, keepdims=True)
+        for draws in draw_cases(cases.shape[1], groups=group, resamples=resamples, seed=seed)
+    ]
+    redrawn = np.concatenate(drawn)
+    raw = [_signed_rank_p(means[a] - means[b]) for a, b in order]
     corrected = holm(raw)
     pairs = []
     for (first, second), p, p_holm in zip(order, raw, corrected, strict=True):
-        difference = cases[first] - cases[second]
+        difference = means[first] - means[second]
         effect = rank_biserial(difference)
         pairs.append(
             Pair(
                 first=first,
                 second=second,
-                difference_mm=float(difference.mean()),
-                interval_mm=interval(means[:, first] - means[:, second]),
+                difference_mm=float((cases[first] - cases[second]).mean()),
+                interval_mm=interval(redrawn[:, first] - redrawn[:, second]),
                 p=p,
                 p_holm=p_holm,
                 effect=effect,
-                cases_needed=cases_needed(difference),
+                cases_needed=cases_needed(difference, cases_per_group=cases.shape[1] / means.shape[1]),
             )
         )
     return pairs
+
+
+def group_means(case_mean_mm: NDArray[np.float64], groups: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    """(submissions, groups) mean over the cases of each group in which every submission has something to score."""
+    cases, group = _scored(case_mean_mm, groups)
+    if cases.shape[1] == 0:
+        return cases
+    sums = np.stack([np.bincount(group, row) for row in cases])
+    return sums / np.bincount(group)
+
+
+def _scored(
+    case_mean_mm: NDArray[np.float64], groups: NDArray[np.int64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The cases in which every submission has something to score, and their groups, numbered without gaps."""
+    chosen = np.flatnonzero(np.isfinite(case_mean_mm).all(axis=0))
+    group = chosen if groups is None else groups[chosen]
+    return case_mean_mm[:, chosen], np.unique(group, return_inverse=True)[1]
 
 
 def _signed_rank_p(difference: NDArray[np.float64]) -> float:
@@ -96,17 +125,18 @@ def rank_biserial(difference: NDArray[np.float64]) -> float:
     return float(2 * plus[0] / total[0] - 1) if total[0] else 0.0
 
 
-def cases_needed(difference: NDArray[np.float64]) -> int | None:
+def cases_needed(difference: NDArray[np.float64], *, cases_per_group: float = 1.0) -> int | None:
     """How many cases like these a signed-rank test needs for 80 % power at 5 %, two-sided (Noether 1987).
 
-    None where more than a million would not do. The chance p is estimated by the share of the positive rank sum.
+    difference: one per group; groups are counted, and given as the cases that they hold. None where more than a million
+    would not do. The chance p is estimated by the share of the positive rank sum.
     """
     plus, total = _rank_sums(difference[None])
     if not total[0]:
         return None
     away = abs(plus[0] / total[0] - 0.5)
     z = stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER)
-    needed = z**2 / (3 * away**2) if away > 0 else np.inf
+    needed = z**2 / (3 * away**2) * cases_per_group if away > 0 else np.inf
     return ceil(needed) if needed <= MAX_CASES_NEEDED else None
 
 
@@ -126,15 +156,17 @@ def significance_points(case_mean_mm: NDArray[np.float64], pairs: Sequence[Pair]
     return points
 
 
-def resampled_significance_points(case_mean_mm: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
-    """(200, submissions) significance points when cases are drawn again; normal approximation with tie correction."""
-    cases = case_mean_mm[:, np.isfinite(case_mean_mm).all(axis=0)]
-    order = list(combinations(range(len(cases)), 2))
+def resampled_significance_points(
+    case_mean_mm: NDArray[np.float64], *, groups: NDArray[np.int64] | None = None, seed: int
+) -> NDArray[np.float64]:
+    """(200, submissions) significance points when groups are drawn again; normal approximation with tie correction."""
+    means = group_means(case_mean_mm, groups)
+    order = list(combinations(range(len(means)), 2))
     first, second = np.array(order).T
     generator = np.random.default_rng(seed)
-    points = np.zeros((SIGNIFICANCE_RESAMPLES, len(cases)))
+    points = np.zeros((SIGNIFICANCE_RESAMPLES, len(means)))
     for row in range(SIGNIFICANCE_RESAMPLES):
-        drawn = cases[:, generator.integers(0, cases.shape[1], cases.shape[1])]
+        drawn = means[:, generator.integers(0, means.shape[1], means.shape[1])]
         p, better_first = asymptotic_signed_rank(drawn[first] - drawn[second])
         for k in np.flatnonzero(np.array(holm(p)) < ALPHA):
             points[row, first[k] if better_first[k] else second[k]] += 1

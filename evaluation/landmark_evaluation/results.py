@@ -18,7 +18,8 @@ DETAILS = "details.json"
 class Protocol(Result):
     """What a number means: without it two results cannot be compared.
 
-    left_out: a rater who is part of the declared mean and is scored against the others (`reference`) instead.
+    left_out: a rater who is part of the declared mean and is scored against the others (`reference`) instead. n_groups:
+    how many patients the cases are of; intervals and tests draw these whole. Absent in results of earlier versions.
     """
 
     reference: str
@@ -29,8 +30,14 @@ class Protocol(Result):
     split: str
     subset: str | None = None
     n_cases: Count
+    n_groups: Count | None = None
     n_points: Count
     disclosure: str
+
+    @property
+    def drawn(self) -> str:
+        """What intervals and tests draw: cases, or groups of them."""
+        return "cases" if self.n_groups in (None, self.n_cases) else "groups of cases"
 
 
 class ErrorSummary(Result):

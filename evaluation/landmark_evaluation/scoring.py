@@ -78,6 +78,7 @@ def evaluate_submission(
             split=reference.split,
             subset=reference.subset,
             n_cases=len(reference.cases),
+            n_groups=reference.n_groups,
             n_points=int(scores.scored.sum()),
             disclosure=reference.disclosure,
         ),
@@ -111,7 +112,9 @@ def _aggregate(
     task = reference.task
     thresholds, tie = task.success_thresholds_mm, task.success_tie
     keys = [threshold_key(threshold) for threshold in thresholds]
-    intervals = statistics.bootstrap(scores.error_mm, thresholds, tie=tie, resamples=resamples, seed=seed)
+    intervals = statistics.bootstrap(
+        scores.error_mm, thresholds, tie=tie, groups=reference.groups, resamples=resamples, seed=seed
+    )
     rows: dict[str, LandmarkResult] = {}
     spans: dict[str, LandmarkConfidence] = {}
     for column, name in enumerate(task.names):

@@ -18,9 +18,10 @@ def protocol_line(metrics: Metrics) -> str:
     reference = protocol.reference + (left if protocol.left_out else "")
     part = f", subset {protocol.subset}" if protocol.subset else ""
     sign = "<" if protocol.tie == "strict" else "<="
+    groups = "" if protocol.drawn == "cases" else f" of {protocol.n_groups} groups"
     return (
         f"{metrics.task} v{metrics.task_version} | reference: {reference} | success: error {sign} threshold | "
-        f"missing: {protocol.missing_error_mm:g} mm | {protocol.split}{part}: {protocol.n_cases} cases, "
+        f"missing: {protocol.missing_error_mm:g} mm | {protocol.split}{part}: {protocol.n_cases} cases{groups}, "
         f"{protocol.n_points} points | {protocol.disclosure} | kit {metrics.kit_version}"
     )
 
@@ -57,7 +58,7 @@ def summary(metrics: Metrics) -> str:
     span = None if aggregates.confidence is None else aggregates.confidence.mre_mm.get("mean")
     if span is not None:
         low, high = span
-        interval = f"95 % interval {low:.3f} to {high:.3f}, over cases"
+        interval = f"95 % interval {low:.3f} to {high:.3f}, over {metrics.protocol.drawn}"
         lines.append(f"mean radial error {aggregates.mre_mm.mean:.3f} mm ({interval})")
     if aggregates.noise is not None:
         lines.append(noise_line(aggregates.noise))

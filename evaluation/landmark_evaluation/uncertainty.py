@@ -113,11 +113,18 @@ def summarise_uncertainty(points: UncertainPoints) -> dict[str, Any]:
     return result
 
 
-def uncertainty_intervals(points: UncertainPoints, *, n_cases: int, resamples: int, seed: int) -> dict[str, Any]:
+def uncertainty_intervals(
+    points: UncertainPoints,
+    *,
+    n_cases: int,
+    groups: NDArray[np.int64] | None = None,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
     """The 95 % intervals of what `summarise_uncertainty` finds, but for p-values and the count; nested alike."""
     from scipy import stats
 
-    draw = {"resamples": resamples, "seed": seed}
+    draw: dict[str, Any] = {"groups": groups, "resamples": resamples, "seed": seed}
     spread, error, dimension = points.spread_mm, points.error_mm, points.offset_mm.shape[1]
     squared = points.mahalanobis_squared
     inside = [squared <= stats.chi2.ppf(level, dimension) for level in LEVELS]
@@ -152,7 +159,7 @@ def _by_case(values: NDArray[np.float64], case: NDArray[np.int64], n_cases: int)
     return table
 
 
-def _sparsification_interval(points: UncertainPoints, *, n_cases: int, resamples: int, seed: int) -> Any:
+def _sparsification_interval(points: UncertainPoints, *, n_cases: int, **draw: Any) -> Any:
     orders = [np.argsort(key, kind="stable") for key in (points.spread_mm, points.error_mm)]
 
     def area(weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -160,7 +167,7 @@ def _sparsification_interval(points: UncertainPoints, *, n_cases: int, resamples
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.trapezoid(left - ideal, REMOVED, axis=1) / left[:, 0]
 
-    return ordered_interval(area, points.case, n_cases=n_cases, resamples=resamples, seed=seed)
+    return ordered_interval(area, points.case, n_cases=n_cases, **draw)
 
 
 def ellipsoid_size(covariance_mm2: NDArray[np.float64], chi_squared: float) -> NDArray[np.float64]:

@@ -168,3 +168,28 @@ def test_results_that_do_not_belong_together_are_refused(kit, results, data, tmp
 def test_a_single_submission_makes_a_leaderboard(results, tmp_path):
     land("compare", results / "best", "--out", tmp_path / "b", "--no-report")
     assert len(read(tmp_path / "b/leaderboard.csv")) == 1
+
+
+def test_results_carry_their_groups_and_rank_by_them(kit, data, tmp_path):
+    points, dataset = data
+    groups = {f"case{k}": f"patient{k // 3}" for k in range(30)}
+    grouped = kit.dataset(tmp_path / "grouped", dataset.task, {"one": points}, groups=groups)
+    generator = np.random.default_rng(1)
+    for name, sd in (("best", 0.5), ("worst", 2.0)):
+        kit.plain(tmp_path / "p" / name, dataset.task, points + generator.normal(0, sd, points.shape))
+        output = land("evaluate", tmp_path / "p" / name, grouped.folder, "--out", tmp_path / "r" / name, "--no-report")
+        assert "30 cases of 10 groups, 90 points" in output and "over groups of cases" in output
+    entries = load_entries([tmp_path / "r/best", tmp_path / "r/worst"])
+    assert entries[0].groups.tolist() == [k // 3 for k in range(30)]
+    board = make_leaderboard(entries, dataset.task, resamples=200)
+    assert board.pairs[0].p == pytest.approx(2 / 2**10), "the exact test on ten patients that all agree"
+    assert (
+        entries[0].metrics.aggregates.confidence.mre_mm["mean"]
+        == make_leaderboard(entries, dataset.task).rows[0].intervals[0]
+    )
+    rescored = rescore([tmp_path / "r/best", tmp_path / "r/worst"], open_reference(grouped.folder))
+    assert rescored[0].groups.tolist() == entries[0].groups.tolist()
+    # The same cases, but nobody knows who is who: another number of independent patients.
+    land("evaluate", tmp_path / "p/worst", dataset.folder, "--out", tmp_path / "r2/alone", "--no-report")
+    with pytest.raises(ChallengeError, match="wanted the groups of cases of best"):
+        load_entries([tmp_path / "r/best", tmp_path / "r2/alone"])

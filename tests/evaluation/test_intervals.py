@@ -19,12 +19,16 @@ COVARIANCE = {name: np.diag([size, 1.0, 1.0]).tolist() for name, size in (("a", 
 
 @pytest.fixture
 def evaluation(kit, points, tmp_path):
+    return evaluate(kit, points, tmp_path)
+
+
+def evaluate(kit, points, tmp_path, *, groups=None):
     task = kit.task(observers=("one", "two"))
     generator = np.random.default_rng(4)
     points[1, 2] = points[4, 2] = np.nan
     raters = {name: points + generator.normal(0, 0.5, points.shape).round(1) for name in ("one", "two")}
     columns = {f"case{k}": {"scanner": "AB"[k % 2]} for k in range(6)}
-    data = kit.dataset(tmp_path / "data", task, {"reference": points, **raters}, columns=columns)
+    data = kit.dataset(tmp_path / "data", task, {"reference": points, **raters}, columns=columns, groups=groups)
     given = points + generator.normal(0, 1, points.shape)
     given[1, 2], given[2, 0] = 3.0, np.nan  # a false alarm and a missing one
     kit.platform(tmp_path / "p", task, given, invoke_duration="PT0.5S", covariance=COVARIANCE)
@@ -167,3 +171,24 @@ def has(value, path):
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return isinstance(value, list) and len(value) == 2
+
+
+def test_every_interval_draws_groups(kit, points, tmp_path):
+    # A single patient is all that a resample can draw, so nothing varies.
+    found = evaluate(kit, points, tmp_path, groups={f"case{k}": "patient" for k in range(6)}).metrics
+    assert (found.protocol.n_cases, found.protocol.n_groups) == (6, 1)
+    value = found.to_json()["aggregates"]
+    rows = [*value["observers"]["scored"], *value["observers"]["pairs"], *value["subgroups"]]
+    spans = {**value["confidence"], **{str(k): row["confidence"] for k, row in enumerate(rows)}}
+    assert len(list(spans_in(spans))) > 100
+    wide = {path: span for path, span in spans_in(spans) if span[0] != pytest.approx(span[1])}
+    assert not wide
+
+
+def spans_in(value, path=()):
+    """The path and value of every interval."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from spans_in(part, (*path, key))
+    else:
+        yield path, value

@@ -94,3 +94,24 @@ def test_kendalls_tau_is_scipys():
 def test_stability_is_the_share_of_resamples_at_each_rank():
     found = ranking.stability(np.array([1.0, 2.0]), np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [1.0, 1.0]]))
     assert found.share.tolist() == [[0.75, 0.25], [0.5, 0.5]]
+
+
+def test_tests_are_on_the_means_of_groups():
+    means = case_means()
+    groups = np.repeat(np.arange(40), 3)
+    once = ranking.compare_pairs(means, resamples=200, seed=1)
+    thrice = ranking.compare_pairs(np.repeat(means, 3, axis=1), groups=groups, resamples=200, seed=1)
+    for one, three in zip(once, thrice, strict=True):
+        assert (three.p, three.effect) == pytest.approx((one.p, one.effect))
+        assert three.difference_mm == pytest.approx(one.difference_mm)
+        assert three.interval_mm == pytest.approx(one.interval_mm)
+        assert three.cases_needed == pytest.approx(3 * one.cases_needed, abs=2), "patients bring three images each"
+    own = ranking.compare_pairs(means, groups=np.arange(40), resamples=200, seed=1)
+    assert own == once
+    redrawn = ranking.resampled_significance_points(np.repeat(means, 3, axis=1), groups=groups, seed=0)
+    assert np.array_equal(redrawn, ranking.resampled_significance_points(means, seed=0))
+
+
+def test_a_case_without_a_score_leaves_the_rest_of_its_group():
+    means = np.array([[1.0, np.nan, 3.0, 4.0], [2.0, 2.0, 2.0, 2.0]])
+    assert ranking.group_means(means, np.array([0, 0, 1, 1])).tolist() == [[1.0, 3.5], [2.0, 2.0]]

@@ -99,6 +99,7 @@ def write_leaderboard(board: Leaderboard, out: Path, *, curve_limit_mm: float) -
         rule=board.rule.rule,
         notes={"significance": SIGNIFICANCE_NOTE},
         observers=board.observers,
+        drawn=first.protocol.drawn,
         tau=None if board.stability is None else float(board.stability.kendall_tau.mean()),
         left_out=[row.entry for row in board.rows if row.entry.metrics.protocol.left_out],
     )
