@@ -155,6 +155,7 @@ class Protocol(_Open):
     """Against what and how a result was scored."""
 
     reference: str
+    reference_digest: Digest | None = None
     tie: Literal["strict", "inclusive"]
     missing_error_mm: NotNegative
     n_cases: Count

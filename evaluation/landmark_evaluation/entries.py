@@ -20,6 +20,8 @@ from .results import DETAILS, Metrics, read_metrics
 from .scoring import evaluate_submission
 
 MAX_DETAILS_BYTES = 2 * 1024**3
+MAX_SHOWN = 160
+SHOWN_DIGEST = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +53,8 @@ def load_entries(folders: Sequence[Path]) -> list[Entry]:
     for entry, folder in zip(entries[1:], folders[1:], strict=True):
         for what, ours, theirs in _facts(first, entry):
             if ours != theirs:
-                raise ChallengeError(
-                    f"{folder}: wanted the {what} of {first.name}, {str(ours)[:80]}, got {str(theirs)[:80]}"
-                )
+                wanted, got = (str(value)[:MAX_SHOWN] for value in (ours, theirs))
+                raise ChallengeError(f"{folder}: wanted the {what} of {first.name}, {wanted}, got {got}")
     return entries
 
 
@@ -165,26 +166,42 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _facts(one: Entry, other: Entry) -> list[tuple[str, Any, Any]]:
-    """What must agree for two results to be comparable."""
-
-    def protocol(entry: Entry) -> dict[str, Any]:
-        # A rater of the mean is scored against the others, on what they marked: that is stated, not refused.
-        value = entry.metrics.protocol
-        declared = {"reference": value.declared_reference or value.reference}
-        return (
-            value.model_dump(exclude={"reference", "left_out", "declared_reference", "n_points", "n_groups"}) | declared
-        )
-
-    def groups(entry: Entry) -> list[int] | int:
-        # Where only headline scores are known, the protocol's count is all there is to tell them apart by.
-        if entry.groups is not None:
-            return entry.groups.tolist()
-        protocol = entry.metrics.protocol
-        return protocol.n_cases if protocol.n_groups is None else protocol.n_groups
-
-    return [
+    """What must agree for two results to be comparable, where both tell it."""
+    facts: list[tuple[str, Any, Any]] = [
         ("task", (one.metrics.task, one.metrics.task_version), (other.metrics.task, other.metrics.task_version)),
-        ("protocol", protocol(one), protocol(other)),
+        ("landmarks", ", ".join(one.landmarks), ", ".join(other.landmarks)),
+        ("thresholds", ", ".join(one.metrics.aggregates.sdr), ", ".join(other.metrics.aggregates.sdr)),
+        ("protocol", _protocol(one), _protocol(other)),
         ("cases", one.cases, other.cases),
-        ("groups of cases", groups(one), groups(other)),
+        ("groups of cases", _groups(one), _groups(other)),
     ]
+    if one.task is not None and other.task is not None:
+        facts.append(("dimension", one.task.dimension, other.task.dimension))
+        facts.append(("ranking", _ranking(one.task), _ranking(other.task)))
+    ours, theirs = (entry.metrics.protocol.reference_digest for entry in (one, other))
+    if ours is not None and theirs is not None:
+        facts.append(("reference points (by their digest)", ours[:SHOWN_DIGEST], theirs[:SHOWN_DIGEST]))
+    return facts
+
+
+def _protocol(entry: Entry) -> dict[str, Any]:
+    """The protocol but for what is compared by itself, and for how a rater of the mean is scored.
+
+    Such a rater is scored against the others, on what they marked: that is stated, not refused.
+    """
+    value = entry.metrics.protocol
+    apart = {"reference", "left_out", "declared_reference", "reference_digest", "n_points", "n_groups"}
+    return value.model_dump(exclude=apart) | {"reference": value.declared_reference or value.reference}
+
+
+def _groups(entry: Entry) -> list[int] | int:
+    """Whose cases are whose; where only headline scores are known, the protocol's count is all there is."""
+    protocol = entry.metrics.protocol
+    if entry.groups is not None:
+        return entry.groups.tolist()
+    return protocol.n_cases if protocol.n_groups is None else protocol.n_groups
+
+
+def _ranking(task: Task) -> str:
+    columns = ", ".join(f"{column.path} {column.order}" for column in task.ranking.columns)
+    return f"{task.ranking.rule} by {columns}"

@@ -19,12 +19,14 @@ class Protocol(Result):
     """What a number means: without it two results cannot be compared.
 
     left_out: a rater who is part of the declared mean and is scored against the others (`reference`) instead. n_groups:
-    how many patients the cases are of; intervals and tests draw these whole. Absent in results of earlier versions.
+    how many patients the cases are of; intervals and tests draw these whole. reference_digest:
+    tells the declared reference's points from others (`Reference.digest`). Both absent in results of earlier versions.
     """
 
     reference: str
     left_out: str | None = None
     declared_reference: str | None = None
+    reference_digest: str | None = None
     tie: str
     missing_error_mm: Finite
     split: str

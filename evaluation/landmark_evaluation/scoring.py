@@ -46,6 +46,7 @@ def evaluate_submission(
 
     Raises ChallengeError where the reference holds no point to score.
     """
+    declared = reference
     rater = rater_in_mean(submission, reference)
     if rater is not None:
         reference = reference.leaving_out(rater)
@@ -73,6 +74,7 @@ def evaluate_submission(
             reference=reference.rule,
             left_out=reference.left_out,
             declared_reference=None if reference.left_out is None else reference.declared_rule,
+            reference_digest=declared.digest,
             tie=task.success_tie,
             missing_error_mm=task.missing_error_mm,
             split=reference.split,

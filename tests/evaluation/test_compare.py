@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from landmark_challenge.cli import cli
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.reference import write_reference
+from landmark_challenge.task import parse_task
 from landmark_evaluation.entries import load_entries, rescore, submission_from_details
 from landmark_evaluation.leaderboard import make_leaderboard
 from landmark_evaluation.pairing import read_submission
@@ -193,3 +194,62 @@ def test_results_carry_their_groups_and_rank_by_them(kit, data, tmp_path):
     land("evaluate", tmp_path / "p/worst", dataset.folder, "--out", tmp_path / "r2/alone", "--no-report")
     with pytest.raises(ChallengeError, match="wanted the groups of cases of best"):
         load_entries([tmp_path / "r/best", tmp_path / "r2/alone"])
+
+
+def other_task(task, **changes):
+    """An own task of the same name and version that scores otherwise."""
+    value = task.model_dump(mode="json") | changes
+    return parse_task(value, source="other")
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"landmarks": [{"name": name, "definition": name} for name in "ab"]}, "landmarks"),
+        ({"success_thresholds_mm": [1.0, 2.0, 3.0]}, "thresholds"),
+        ({"missing_error_mm": 60.0}, "protocol"),
+        ({"dimension": 2, "working_spacing_mm": [1.0, 1.0]}, "dimension"),
+        ({"ranking": {"rule": "mean-rank"}}, "ranking"),
+    ],
+)
+def test_own_tasks_of_one_name_that_score_otherwise_are_refused(kit, results, data, tmp_path, changes, what):
+    task = other_task(data[1].task, **changes)
+    dataset = kit.dataset(tmp_path / "other", task, {"one": data[0][:, : len(task.names)]})
+    kit.plain(tmp_path / "q/own", task, data[0][:, : len(task.names)])
+    land("evaluate", tmp_path / "q/own", dataset.folder, "--out", tmp_path / "s/own", "--no-report")
+    with pytest.raises(ChallengeError, match=f"wanted the {what} of best, .*, got"):
+        load_entries([results / "best", tmp_path / "s/own"])
+
+
+def test_results_against_other_points_are_refused(kit, results, data, tmp_path):
+    moved = kit.dataset(tmp_path / "moved", data[1].task, {"one": data[0] + [1.0, 0, 0]})
+    land("evaluate", tmp_path / "p/worst", moved.folder, "--out", tmp_path / "s/worst", "--no-report")
+    with pytest.raises(ChallengeError, match=r"wanted the reference points .* of best, [0-9a-f]{16}, got"):
+        load_entries([results / "best", tmp_path / "s/worst"])
+    # Results of earlier versions do not tell: they are compared as before.
+    path = tmp_path / "s/worst/metrics.json"
+    value = json.loads(path.read_text())
+    del value["protocol"]["reference_digest"]
+    path.write_text(json.dumps(value))
+    assert len(load_entries([results / "best", tmp_path / "s/worst"])) == 2
+
+
+def test_a_rater_scored_against_the_others_is_compared_with_everybody(kit, tmp_path):
+    points = np.random.default_rng(0).uniform(-80, 80, size=(12, 3, 3)).round(1)
+    task = kit.task(observers=("one", "two"))
+    dataset = kit.dataset(tmp_path / "data", task, {"one": points, "two": points + [1.0, 0, 0]})
+    kit.plain(tmp_path / "p", task, points + [0, 2.0, 0])
+    land("evaluate", tmp_path / "p", dataset.folder, "--out", tmp_path / "r/method", "--no-report")
+    land("evaluate", dataset.folder / "landmarks/one", dataset.folder, "--out", tmp_path / "r/one", "--no-report")
+    entries = load_entries([tmp_path / "r/method", tmp_path / "r/one"])
+    assert entries[1].metrics.protocol.left_out == "one"
+
+
+def test_protected_results_of_another_reference_are_refused(kit, data, tmp_path):
+    points, dataset = data
+    kit.plain(tmp_path / "q", dataset.task, points + [2.0, 0, 0])
+    for name in ("spring", "autumn"):
+        write_reference(dataset, tmp_path / name)
+        land("evaluate", tmp_path / "q", tmp_path / name, "--out", tmp_path / "s" / name, "--no-report")
+    with pytest.raises(ChallengeError, match="reference points"):
+        load_entries([tmp_path / "s/spring", tmp_path / "s/autumn"])

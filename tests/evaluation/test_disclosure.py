@@ -269,3 +269,11 @@ def test_few_points_make_much_noise_and_say_so():
     many = noise_level(10_000, dimension=2, n_thresholds=12)
     assert few.mean_mm == pytest.approx(200 * many.mean_mm)
     assert few.locate_submissions == many.locate_submissions > 200
+
+
+def test_the_digest_of_protected_points_needs_the_secret():
+    reference = hidden_reference(1)
+    assert reference.digest == hidden_reference(1).digest
+    assert replace(reference, secret="cd" * 32).digest != reference.digest
+    assert replace(reference, points_mm=reference.points_mm + 1e-9).digest != reference.digest
+    assert replace(reference, secret=None).digest != reference.digest
