@@ -94,6 +94,12 @@ def figures_text(board: "Leaderboard") -> str:
     return "\n".join(lines)
 
 
+def not_redrawn_line(board: "Leaderboard") -> str:
+    """Why a leaderboard does not say how firm its ranks are."""
+    titles = ", ".join(board.not_redrawn)
+    return f"how firm the ranks are is not known: the errors of each case do not tell how this would vary: {titles}"
+
+
 def leaderboard_text(board: "Leaderboard") -> str:
     """The printed leaderboard: the protocol, one line per submission, how firm the ranking is."""
     width = max([10, *(len(row.entry.name) for row in board.rows)])
@@ -110,4 +116,6 @@ def leaderboard_text(board: "Leaderboard") -> str:
         left = row.entry.metrics.protocol.left_out
         note += f"  [scored without {left}'s own part in the reference]" if left else ""
         lines.append(f"{row.rank:>4}  {row.entry.name:<{width}}  " + "  ".join(cells) + note)
+    if board.not_redrawn:
+        lines.append(not_redrawn_line(board))
     return "\n".join(lines)

@@ -9,11 +9,12 @@ from click.testing import CliRunner
 from landmark_challenge.cli import cli
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.reference import write_reference
-from landmark_challenge.task import parse_task
+from landmark_challenge.task import Ranking, RankingColumn, parse_task
 from landmark_evaluation.entries import load_entries, rescore, submission_from_details
 from landmark_evaluation.leaderboard import make_leaderboard
 from landmark_evaluation.pairing import read_submission
 from landmark_evaluation.references import open_reference
+from landmark_evaluation.tables import leaderboard_text
 
 
 def land(*arguments):
@@ -253,3 +254,64 @@ def test_protected_results_of_another_reference_are_refused(kit, data, tmp_path)
         land("evaluate", tmp_path / "q", tmp_path / name, "--out", tmp_path / "s" / name, "--no-report")
     with pytest.raises(ChallengeError, match="reference points"):
         load_entries([tmp_path / "s/spring", tmp_path / "s/autumn"])
+
+
+def ranked_by(entries, *paths, rule="score"):
+    """A leaderboard by these columns, low is best."""
+    columns = tuple(RankingColumn(title=path, path=f"aggregates.{path}", order="asc") for path in paths)
+    task = entries[0].task
+    return make_leaderboard(
+        entries, task.model_copy(update={"ranking": Ranking(rule=rule, columns=columns)}), resamples=200
+    )
+
+
+@pytest.fixture
+def close(kit, data, tmp_path):
+    """Two submissions of the same quality."""
+    points, dataset = data
+    generator = np.random.default_rng(4)
+    for name in ("one", "two"):
+        moved = points + generator.normal(0, 1, points.shape)
+        kit.platform(tmp_path / "c" / name, dataset.task, moved, invoke_duration="PT2S")
+        land("evaluate", tmp_path / "c" / name, dataset.folder, "--out", tmp_path / "s" / name, "--no-report")
+    return load_entries([tmp_path / "s/one", tmp_path / "s/two"])
+
+
+@pytest.mark.parametrize(
+    "path", ["mre_mm.mean", "sdr.2_0mm", "success_curve_area", "landmarks.b.mre_mm.median", "landmarks.b.sdr.1_0mm"]
+)
+def test_what_errors_make_is_drawn_again_for_the_stability(close, path):
+    board = ranked_by(close, path)
+    assert board.not_redrawn == () and 0 < board.stability.share[0, 0] < 1
+    stated = close[0].metrics.aggregates.confidence.model_dump()
+    for key in path.split("."):
+        stated = stated[key]
+    row = next(row for row in board.rows if row.entry is close[0])
+    again = make_leaderboard(close, close[0].task.model_copy(update={"ranking": board.rule}))
+    assert next(r for r in again.rows if r.entry is row.entry).intervals[0] == pytest.approx(stated)
+
+
+@pytest.mark.parametrize("path", ["runtime_s.mean", "mre_mm.max", "presence.sensitivity", "n_missing"])
+def test_what_errors_do_not_make_leaves_the_stability_unknown(close, path):
+    board = ranked_by(close, path)
+    assert board.stability is None and board.not_redrawn == (path,) and board.pairs
+    assert leaderboard_text(board).endswith(path) and "resamples" not in leaderboard_text(board)
+    assert ranked_by(close, "mre_mm.mean", path).stability is not None, "the rule takes the first column alone"
+    assert ranked_by(close, "mre_mm.mean", path, rule="mean-rank").not_redrawn == (path,)
+    assert ranked_by(close, path, rule="significance").stability is not None, "the rule takes no column"
+
+
+def test_a_resample_without_the_landmark_takes_no_part_in_the_stability(close):
+    for entry in close:
+        entry.error_mm[2:, 1] = np.nan
+    board = ranked_by(close, "landmarks.b.mre_mm.mean")
+    assert board.stability.share.sum(axis=1) == pytest.approx(1.0)
+
+
+def test_a_page_says_why_firmness_is_left_out(close, tmp_path):
+    from landmark_evaluation.report.page import write_leaderboard
+
+    write_leaderboard(ranked_by(close, "runtime_s.mean"), tmp_path / "board", curve_limit_mm=8)
+    html = (tmp_path / "board/leaderboard.html").read_text()
+    assert "How firm the ranks are is not known" in html
+    assert 'id="plot-significance"' in html and 'id="plot-stability"' not in html

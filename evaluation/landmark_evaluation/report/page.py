@@ -15,7 +15,7 @@ from .. import uncertainty
 from ..leaderboard import Leaderboard
 from ..observers import observer_errors
 from ..scoring import Evaluation
-from ..tables import noise_line, protocol_line, threshold_text
+from ..tables import noise_line, not_redrawn_line, protocol_line, threshold_text
 from . import board_figures, exports, figures, further_tables
 from .exports import Cell, Table
 from .overlays import make_overlays
@@ -84,6 +84,7 @@ def write_leaderboard(board: Leaderboard, out: Path, *, curve_limit_mm: float) -
             plots.append(("success", "Points within a distance", figure))
         if board.stability is not None and len(board.rows) > 1:
             plots.append(("stability", "Rank stability", board_figures.rank_stability(board)))
+        if board.pairs:
             plots.append(("significance", "Significant differences", board_figures.significance(board)))
     tables = [_board_table(board)]
     if board.pairs:
@@ -99,6 +100,7 @@ def write_leaderboard(board: Leaderboard, out: Path, *, curve_limit_mm: float) -
         rule=board.rule.rule,
         notes={"significance": SIGNIFICANCE_NOTE},
         observers=board.observers,
+        not_redrawn=not_redrawn_line(board) if board.not_redrawn else None,
         drawn=first.protocol.drawn,
         tau=None if board.stability is None else float(board.stability.kendall_tau.mean()),
         left_out=[row.entry for row in board.rows if row.entry.metrics.protocol.left_out],
