@@ -57,7 +57,7 @@ class PairConfidence(Result):
 class Confidence(LandmarkConfidence):
     """95 % intervals by bootstrap over groups of cases; the path mirrors the one of the figure itself.
 
-    Observers, pairs and subgroups carry their own beside them. Counts, p-values and maxima have none.
+    Observers, pairs and subgroups carry their own beside them. Counts and maxima have none.
     """
 
     landmarks: dict[Key, LandmarkConfidence]

@@ -1,7 +1,7 @@
 """95 % intervals of what is neither the error of all points nor of one landmark.
 
 Most figures are functions of sums over cases, so one product with the matrix of draws serves them all. Counts carry no
-interval (their rates do), nor do p-values, nor maxima: a resample never passes the sample's own maximum.
+interval (their rates do), nor do maxima: a resample never passes the sample's own maximum.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from landmark_challenge import files
 from landmark_challenge.errors import ChallengeError
@@ -145,10 +145,14 @@ class Observers(Result):
 
 
 class Correlation(Result):
-    """Correlation coefficient and p-value."""
+    """Correlation coefficient; its interval over groups of cases says whether it is more than chance.
+
+    Results of earlier versions have a p-value beside it, which took points of one image as independent: it is dropped.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     r: Finite
-    p: Finite
 
 
 class Uncertainty(Result):

@@ -97,8 +97,8 @@ def summarise_uncertainty(points: UncertainPoints) -> dict[str, Any]:
     result: dict[str, Any] = {"n_points": int(error.size)}
     if np.ptp(spread) > 0 and np.ptp(error) > 0:
         for name, test in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
-            outcome = test(spread, error)
-            result[name] = {"r": float(outcome.statistic), "p": float(outcome.pvalue)}
+            # Their p-values take points as independent, which those of one image are not: the interval stands in.
+            result[name] = {"r": float(test(spread, error).statistic)}
     dimension = points.offset_mm.shape[1]
     size = ellipsoid_size(points.covariance_mm2, float(stats.chi2.ppf(ELLIPSOID_LEVEL, dimension)))
     unit = "mm3" if dimension == 3 else "mm2"
@@ -121,7 +121,7 @@ def uncertainty_intervals(
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The 95 % intervals of what `summarise_uncertainty` finds, but for p-values and the count; nested alike."""
+    """The 95 % intervals of what `summarise_uncertainty` finds, but for the count; nested alike."""
     from scipy import stats
 
     draw: dict[str, Any] = {"groups": groups, "resamples": resamples, "seed": seed}

@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from landmark_evaluation.results import Uncertainty
 from landmark_evaluation.uncertainty import (
     UncertainPoints,
     ellipsoid_size,
     sparsification,
     summarise_uncertainty,
     uncertain_points,
+    uncertainty_intervals,
 )
 
 
@@ -36,7 +38,27 @@ def test_correlations_are_scipys_of_the_announced_error():
     found = summarise_uncertainty(points)
     announced = np.sqrt(np.trace(points.covariance_mm2, axis1=1, axis2=2))
     assert found["pearson"]["r"] == pytest.approx(stats.pearsonr(announced, points.error_mm)[0])
-    assert found["spearman"]["p"] == pytest.approx(stats.spearmanr(announced, points.error_mm)[1])
+    assert found["spearman"]["r"] == pytest.approx(stats.spearmanr(announced, points.error_mm)[0])
+
+
+def test_no_p_value_takes_points_of_one_case_as_independent():
+    found = summarise_uncertainty(honest(200))
+    assert set(found["pearson"]) == set(found["spearman"]) == {"r"}
+    # A chance correlation of twenty cases, each of ten points that share spread and error.
+    generator = np.random.default_rng(0)
+    hits = 0
+    for _ in range(100):
+        spread, error = np.repeat(generator.uniform(1, 2, (2, 20)), 10, axis=1)
+        offset = np.stack([error, np.zeros(200), np.zeros(200)], axis=1)
+        points = UncertainPoints(error, offset, spread[:, None, None] ** 2 * np.eye(3), np.repeat(np.arange(20), 10))
+        spans = uncertainty_intervals(points, n_cases=20, resamples=200, seed=0)
+        hits += spans["pearson"]["r"][0] <= 0 <= spans["pearson"]["r"][1]
+    assert hits >= 88, "an interval over points would miss zero in half of the cases"
+
+
+def test_results_with_a_p_value_still_read():
+    found = Uncertainty.model_validate({"n_points": 20, "pearson": {"r": 0.5, "p": 0.01}, "coverage": {"50": 0.5}})
+    assert found.pearson.model_dump() == {"r": 0.5}
 
 
 def test_the_ellipsoid_of_independent_axes_is_the_one_of_the_loc_net_paper():
