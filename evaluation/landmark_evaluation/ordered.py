@@ -65,25 +65,29 @@ def spearman_figure(x: NDArray[np.float64], y: NDArray[np.float64]) -> Figure:
     return figure
 
 
-def kept_means(
-    weights: NDArray[np.float64], values: NDArray[np.float64], removed: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(chunk, shares) mean of the values that are left after the last `removed` shares of the weight are taken away.
+def kept_means(key: NDArray[np.float64], values: NDArray[np.float64], removed: NDArray[np.float64]) -> Figure:
+    """Mean of the values that are left after the last `removed` shares of the points, by rising key, are taken away.
 
-    weights: (chunk, points), values: (points,), both in the order in which the points are kept; at least one is left.
-    NaN where a row weighs nothing.
+    key, values: (points,); the figure is (chunk, shares). Points of one key are kept in part by their mean, so that
+    their order tells nothing; at least one is left. NaN where a row weighs nothing.
     """
-    weight, value = np.cumsum(weights, axis=1), np.cumsum(weights * values, axis=1)
-    total = weight[:, -1:]
-    kept = np.maximum(1, np.round((1 - removed) * total))
-    # Rows are set apart by more than any of them holds, so that one search serves them all.
-    apart = np.arange(len(weight))[:, None] * (float(total.max()) + 1)
-    at = np.searchsorted((weight + apart).ravel(), (kept + apart).ravel()).reshape(kept.shape)
-    at -= np.arange(len(weight))[:, None] * weight.shape[1]
-    rows = np.arange(len(weight))[:, None]
-    at = np.minimum(at, values.size - 1)
-    mean = (value[rows, at] - (weight[rows, at] - kept) * values[at]) / kept
-    return np.where(total > 0, mean, np.nan)
+    levels = _Levels(key)
+
+    def figure(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        weight, value = levels.sums(weights), levels.sums(weights * values)
+        weights_up_to, values_up_to = np.cumsum(weight, axis=1), np.cumsum(value, axis=1)
+        total = weights_up_to[:, -1:]
+        kept = np.maximum(1, np.round((1 - removed) * total))
+        # Rows are set apart by more than any of them holds, so that one search serves them all.
+        rows = np.arange(len(weight))[:, None]
+        apart = rows * (float(total.max()) + 1)
+        at = np.searchsorted((weights_up_to + apart).ravel(), (kept + apart).ravel()).reshape(kept.shape)
+        at = np.minimum(at - rows * weight.shape[1], weight.shape[1] - 1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            surplus = (weights_up_to[rows, at] - kept) * value[rows, at] / weight[rows, at]
+        return np.where(total > 0, (values_up_to[rows, at] - surplus) / kept, np.nan)
+
+    return figure
 
 
 class _Levels:

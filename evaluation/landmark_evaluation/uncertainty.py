@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .metrics import Scores
-from .ordered import kept_means, ordered_interval, spearman_figure
+from .ordered import Figure, kept_means, ordered_interval, spearman_figure
 from .pairing import Submission
 from .references import Reference
 from .statistics import interval, resampled_sums, summary_intervals
@@ -160,10 +160,10 @@ def _by_case(values: NDArray[np.float64], case: NDArray[np.int64], n_cases: int)
 
 
 def _sparsification_interval(points: UncertainPoints, *, n_cases: int, **draw: Any) -> Any:
-    orders = [np.argsort(key, kind="stable") for key in (points.spread_mm, points.error_mm)]
+    curves = _sparsification_curves(points)
 
     def area(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        left, ideal = (kept_means(weights[:, order], points.error_mm[order], REMOVED) for order in orders)
+        left, ideal = (curve(weights) for curve in curves)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.trapezoid(left - ideal, REMOVED, axis=1) / left[:, 0]
 
@@ -183,10 +183,16 @@ def ellipsoid_size(covariance_mm2: NDArray[np.float64], chi_squared: float) -> N
 
 
 def sparsification(points: UncertainPoints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean error of what is left after removing 0, 5 ... 95 % of the points: by uncertainty, and by true error."""
-    curves = []
-    for key in (points.spread_mm, points.error_mm):
-        kept = points.error_mm[np.argsort(key, kind="stable")]
-        mean_of_first = np.cumsum(kept) / np.arange(1, kept.size + 1)
-        curves.append(mean_of_first[np.maximum(1, np.round((1 - REMOVED) * kept.size)).astype(int) - 1])
-    return curves[0], curves[1]
+    """Mean error of what is left after removing 0, 5 ... 95 % of the points: by uncertainty, and by true error.
+
+    Points of equal uncertainty are removed in no order: the mean of theirs stands for each.
+    """
+    once = np.ones((1, points.error_mm.size))
+    left, ideal = (curve(once)[0] for curve in _sparsification_curves(points))
+    return left, ideal
+
+
+def _sparsification_curves(points: UncertainPoints) -> tuple[Figure, Figure]:
+    """The curves by uncertainty and by true error, as figures of weighted points."""
+    by_spread, by_error = (kept_means(key, points.error_mm, REMOVED) for key in (points.spread_mm, points.error_mm))
+    return by_spread, by_error

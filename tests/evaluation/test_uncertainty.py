@@ -83,6 +83,29 @@ def test_a_perfect_order_has_no_sparsification_error_and_a_reversed_one_a_large(
     assert np.array_equal(left, ideal)
 
 
+def test_the_order_of_cases_tells_nothing_where_uncertainty_is_equal():
+    generator = np.random.default_rng(1)
+    offset = generator.normal(size=(200, 3)) * np.repeat([0.3, 1.0], 100)[:, None]
+    error = np.linalg.norm(offset, axis=1)
+    found = []
+    for order in (np.arange(200), np.arange(200)[::-1], generator.permutation(200)):
+        points = UncertainPoints(error[order], offset[order], np.repeat(np.eye(3)[None], 200, axis=0), np.arange(200))
+        found.append(summarise_uncertainty(points)["sparsification_error"])
+        left, ideal = sparsification(points)
+        assert left == pytest.approx(np.full(20, error.mean()))
+        assert ideal == pytest.approx([np.sort(error)[: 200 - 10 * k].mean() for k in range(20)])
+    assert found == pytest.approx([found[0]] * 3)
+
+
+def test_some_of_equally_uncertain_points_are_kept_by_their_mean():
+    error = np.arange(1.0, 11.0)
+    spread = np.repeat([1.0, 2.0], [4, 6])
+    points = UncertainPoints(error, np.zeros((10, 3)), spread[:, None, None] * np.eye(3), np.arange(10))
+    left, _ = sparsification(points)
+    # 2 of the 4 sure points (mean 2.5); all 4 and 2 of the 6 others (mean 7.5).
+    assert left[16] == pytest.approx(2.5) and left[8] == pytest.approx((4 * 2.5 + 2 * 7.5) / 6)
+
+
 def test_a_claim_of_exactness_is_covered_by_exactness_alone():
     offset = np.zeros((20, 3))
     offset[10:, 0] = 0.1
