@@ -31,6 +31,7 @@ class CorrelationConfidence(Result):
 class UncertaintyConfidence(Result):
     """95 % intervals of the figures of an uncertainty section."""
 
+    share_with_covariance: Interval95 | None = None
     pearson: CorrelationConfidence | None = None
     spearman: CorrelationConfidence | None = None
     ellipsoid_90_mm3: dict[Key, Interval95] | None = None

@@ -76,7 +76,7 @@ class Runtime(Result):
 
 class Noise(Result):
     """What `protected` scores carry: the SD of the noise, where errors are capped in the mean, and how many submissions
-    finding one point takes at least."""
+    finding one point takes at least. Counts (n_missing, n_false_alarms) carry no noise."""
 
     mre_mm_sd: Finite
     sdr_sd: Finite
@@ -156,9 +156,13 @@ class Correlation(Result):
 
 
 class Uncertainty(Result):
-    """Does the submission know how wrong it is? coverage: nominal level in % -> share of errors inside."""
+    """Does the submission know how wrong it is? n_points: those with a covariance. coverage: nominal level in % ->
+    share of errors inside, of all given points: one without a covariance counts as outside. share_with_covariance:
+    absent in results of earlier versions, whose coverage is over n_points.
+    """
 
     n_points: Count
+    share_with_covariance: Share | None = None
     pearson: Correlation | None = None
     spearman: Correlation | None = None
     ellipsoid_90_mm3: dict[Key, Finite] | None = None

@@ -134,7 +134,14 @@ def test_every_figure_of_uncertainty(evaluation):
         return summarise_uncertainty(UncertainPoints(*(part[place] for part in parts)))
 
     drawn_figures = [summary(rows) for rows in samples(evaluation)]
-    figures = [("pearson", "r"), ("spearman", "r"), ("sparsification_error",), ("coverage", "50"), ("coverage", "95")]
+    figures = [
+        ("share_with_covariance",),
+        ("pearson", "r"),
+        ("spearman", "r"),
+        ("sparsification_error",),
+        ("coverage", "50"),
+        ("coverage", "95"),
+    ]
     for path in [*figures, ("ellipsoid_90_mm3", "mean"), ("ellipsoid_90_mm3", "median")]:
         value, values = found, drawn_figures
         for key in path:

@@ -106,6 +106,24 @@ def test_some_of_equally_uncertain_points_are_kept_by_their_mean():
     assert left[16] == pytest.approx(2.5) and left[8] == pytest.approx((4 * 2.5 + 2 * 7.5) / 6)
 
 
+def test_keeping_quiet_about_hard_points_does_not_pay():
+    generator = np.random.default_rng(0)
+    sd = generator.choice([0.3, 3.0], (60, 10, 1))
+    offset = generator.normal(size=(60, 10, 3)) * sd
+    error = np.linalg.norm(offset, axis=2)
+    everywhere = np.broadcast_to(0.09 * np.eye(3), (60, 10, 3, 3))
+    easy = np.where((sd < 1)[..., None], everywhere, np.nan)
+    whole, part = (uncertain_points(error, offset, given, dimension=3) for given in (everywhere, easy))
+    found, full = summarise_uncertainty(part), summarise_uncertainty(whole)
+    assert full["share_with_covariance"] == 1.0 and found["share_with_covariance"] == np.mean(sd < 1)
+    assert all(found["coverage"][level] <= full["coverage"][level] for level in full["coverage"])
+    assert found["coverage"]["95"] == pytest.approx(0.95 * np.mean(sd < 1), abs=0.03)
+    spans = uncertainty_intervals(part, n_cases=60, resamples=200, seed=0)
+    for key in ("coverage", "share_with_covariance"):
+        low, high = spans[key]["95"] if key == "coverage" else spans[key]
+        assert low < (found[key]["95"] if key == "coverage" else found[key]) < high < 1
+
+
 def test_a_claim_of_exactness_is_covered_by_exactness_alone():
     offset = np.zeros((20, 3))
     offset[10:, 0] = 0.1
@@ -114,9 +132,10 @@ def test_a_claim_of_exactness_is_covered_by_exactness_alone():
     assert "pearson" not in summarise_uncertainty(points), "a constant has no correlation"
 
 
-def test_points_without_a_covariance_take_no_part_and_too_few_make_no_section():
+def test_points_without_a_covariance_are_counted_apart_and_too_few_make_no_section():
     covariance = np.full((5, 4, 3, 3), np.nan)
     offset, error = np.ones((5, 4, 3)), np.full((5, 4), 3**0.5)
     assert uncertain_points(error, offset, covariance, dimension=3) is None
     covariance[:4, :3] = np.eye(3)
-    assert uncertain_points(error, offset, covariance, dimension=2).offset_mm.shape == (12, 2)
+    found = uncertain_points(error, offset, covariance, dimension=2)
+    assert found.offset_mm.shape == (12, 2) and found.bare_case.tolist() == [0, 1, 2, 3, *[4] * 4]

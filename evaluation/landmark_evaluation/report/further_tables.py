@@ -27,6 +27,10 @@ def uncertainty_table(metrics: Metrics) -> Table | None:
         for which, size in values.get(key, {}).items():
             title = f"{which} size of the 90 % region"
             rows.append((Cell(title), with_interval(size, within.get(key, {}).get(which), digits=2), Cell(unit)))
+    if "share_with_covariance" in values:
+        span = within.get("share_with_covariance")
+        cell = with_interval(values["share_with_covariance"], span, factor=100, digits=1)
+        rows.append((Cell("given points with a covariance"), cell, Cell("%")))
     for level, share in values["coverage"].items():
         span = within.get("coverage", {}).get(level)
         inside = percent(share) if span is None else with_interval(share, span, factor=100, digits=1)
@@ -34,7 +38,7 @@ def uncertainty_table(metrics: Metrics) -> Table | None:
     if "sparsification_error" in values:
         area = with_interval(values["sparsification_error"], within.get("sparsification_error"))
         rows.append((Cell("area between the sparsification curves"), area, Cell(SHARE_OF_ERROR)))
-    note = f"{found.n_points} points with a covariance"
+    note = f"{found.n_points} points with a covariance; a given point without one counts as outside its region"
     return Table("uncertainty", "Uncertainty", ("figure", "value", "unit or range"), tuple(rows), note)
 
 
