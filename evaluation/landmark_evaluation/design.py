@@ -13,7 +13,8 @@ SPREADS_MM = (0.25, 0.5, 1.0)
 DISCLOSED = {
     "open": "every figure, per landmark too, is returned. Hidden points can be reconstructed from enough submissions.",
     "protected": "rounded figures over all points with keyed noise, nothing per landmark or per case, so that many "
-    "submissions do not reveal a point.",
+    "submissions do not reveal a point. The counts of missing points and false alarms are exact: which landmarks are "
+    "in an image can be found out.",
 }
 
 
