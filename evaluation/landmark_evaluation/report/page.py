@@ -23,6 +23,10 @@ from .theme import inline_svg, save_figure, styled
 
 WORST_CASES = 20
 CURVE_REACH = 2.0
+STABILITY_NOTE = (
+    "How the ranking varies with the cases that are drawn. The shares are no error rates of a test: also of two equal "
+    "submissions, one is significantly better in about 17 % of resamples, not in 5 %."
+)
 SIGNIFICANCE_NOTE = (
     "Green: the submission of the row is better than the one of the column, numbered as the rows (Holm, 5 %)."
 )
@@ -98,7 +102,7 @@ def write_leaderboard(board: Leaderboard, out: Path, *, curve_limit_mm: float) -
         noise=None if first.aggregates.noise is None else noise_line(first.aggregates.noise),
         tables=tables,
         rule=board.rule.rule,
-        notes={"significance": SIGNIFICANCE_NOTE},
+        notes={"significance": SIGNIFICANCE_NOTE, "stability": STABILITY_NOTE},
         observers=board.observers,
         not_redrawn=not_redrawn_line(board) if board.not_redrawn else None,
         drawn=first.protocol.drawn,
