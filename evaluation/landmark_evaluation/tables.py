@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from landmark_challenge.task import Ranking
+
 from .results import ErrorSummary, Metrics, Noise, Protocol
 
 if TYPE_CHECKING:
@@ -26,10 +28,17 @@ def protocol_line(metrics: Metrics) -> str:
     )
 
 
-def shown_thresholds(keys: Sequence[str]) -> list[str]:
-    """The thresholds of a narrow table: 2, 2.5, 3 and 4 mm where the task has them, else up to four of its own."""
-    usual = [key for key in SHOWN_THRESHOLDS if key in keys]
-    return usual or list(keys)[:4]
+def shown_thresholds(keys: Sequence[str], ranking: Ranking) -> list[str]:
+    """The thresholds of a narrow table: 2, 2.5, 3 and 4 mm where the task has them, else up to four of its own, and
+    those that it ranks by."""
+    usual = [key for key in SHOWN_THRESHOLDS if key in keys] or list(keys)[:4]
+    return [key for key in keys if key in (*usual, *ranked_thresholds(ranking))]
+
+
+def ranked_thresholds(ranking: Ranking) -> list[str]:
+    """The keys of the success rates over all points among the columns of a ranking."""
+    paths = [column.path.split(".") for column in ranking.columns]
+    return [path[2] for path in paths if path[:2] == ["aggregates", "sdr"] and len(path) == 3]
 
 
 def threshold_text(key: str) -> str:
@@ -47,10 +56,10 @@ def noise_line(noise: Noise) -> str:
     )
 
 
-def summary(metrics: Metrics) -> str:
-    """The printed summary table."""
+def summary(metrics: Metrics, ranking: Ranking) -> str:
+    """The printed summary table; ranking: the task's, whose thresholds are shown too."""
     aggregates = metrics.aggregates
-    keys = shown_thresholds(list(aggregates.sdr))
+    keys = shown_thresholds(list(aggregates.sdr), ranking)
     width = max([12, *(len(name) for name in aggregates.landmarks or {})])
     lines = [protocol_line(metrics), _head(keys, tie=metrics.protocol.tie, width=width)]
     rows = [(name, row.mre_mm, row.sdr) for name, row in (aggregates.landmarks or {}).items()]
@@ -85,7 +94,7 @@ def figures_text(board: "Leaderboard") -> str:
     """The radial errors in mm, success rates and run times of every submission, in the order of the leaderboard."""
     entries = [row.entry for row in board.rows]
     width = max([10, *(len(entry.name) for entry in entries)])
-    keys = shown_thresholds(list(entries[0].metrics.aggregates.sdr))
+    keys = shown_thresholds(list(entries[0].metrics.aggregates.sdr), board.rule)
     lines = [_head(keys, tie=entries[0].metrics.protocol.tie, width=width) + "   s/case"]
     for entry in entries:
         aggregates = entry.metrics.aggregates

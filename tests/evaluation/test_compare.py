@@ -10,12 +10,12 @@ from scipy import stats
 from landmark_challenge.cli import cli
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.reference import write_reference
-from landmark_challenge.task import Ranking, RankingColumn, parse_task
+from landmark_challenge.task import Ranking, RankingColumn, load_task, parse_task, task_names, threshold_key
 from landmark_evaluation.entries import load_entries, rescore, submission_from_details
 from landmark_evaluation.leaderboard import make_leaderboard
 from landmark_evaluation.pairing import read_submission
 from landmark_evaluation.references import open_reference
-from landmark_evaluation.tables import leaderboard_text
+from landmark_evaluation.tables import leaderboard_text, ranked_thresholds, shown_thresholds
 
 
 def land(*arguments):
@@ -317,3 +317,20 @@ def test_a_page_says_why_firmness_is_left_out(close, tmp_path):
     html = (tmp_path / "board/leaderboard.html").read_text()
     assert "How firm the ranks are is not known" in html
     assert 'id="plot-significance"' in html and 'id="plot-stability"' not in html
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_tables_show_the_threshold_that_a_task_ranks_by(name):
+    task = load_task(name)
+    keys = [threshold_key(threshold) for threshold in task.success_thresholds_mm]
+    shown = shown_thresholds(keys, task.ranking)
+    assert set(ranked_thresholds(task.ranking)) <= set(shown) and shown == sorted(shown, key=keys.index)
+
+
+def test_a_printed_table_shows_the_threshold_that_it_ranks_by(kit, results, data, tmp_path):
+    ranking = {"rule": "score", "columns": [{"title": "s", "path": "aggregates.sdr.1_0mm", "order": "desc"}]}
+    dataset = kit.dataset(tmp_path / "other", other_task(data[1].task, ranking=ranking), {"one": data[0]})
+    printed = land("evaluate", tmp_path / "p/best", dataset.folder, "--out", tmp_path / "s/best", "--no-report")
+    assert "< 1 mm" in printed and "< 2 mm" in printed
+    board = land("compare", tmp_path / "s/best", "--out", tmp_path / "b", "--no-report")
+    assert "< 1 mm" in board.split("\n\n")[1]

@@ -15,7 +15,7 @@ from .. import uncertainty
 from ..leaderboard import Leaderboard
 from ..observers import observer_errors
 from ..scoring import Evaluation
-from ..tables import noise_line, not_redrawn_line, protocol_line, threshold_text
+from ..tables import noise_line, not_redrawn_line, protocol_line, ranked_thresholds, threshold_text
 from . import board_figures, exports, figures, further_tables
 from .exports import Cell, Table
 from .overlays import make_overlays
@@ -36,18 +36,19 @@ def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Datas
     """Write report.html, tables/ and figures/ into `out`. images: draws the worst and the median case, `open` only."""
     metrics = evaluation.metrics
     is_open = evaluation.reference.disclosure == "open"
-    tables = [exports.landmark_table(metrics)]
+    ranking = evaluation.reference.task.ranking
+    tables = [exports.landmark_table(metrics, ranking)]
     plots: list[tuple[str, str, Figure]] = []
     overlays = []
     if is_open:
         further = (
-            exports.observer_table,
-            exports.agreement_table,
-            further_tables.uncertainty_table,
-            exports.clinical_table,
-            exports.subgroup_table,
+            exports.observer_table(metrics, ranking),
+            exports.agreement_table(metrics),
+            further_tables.uncertainty_table(metrics),
+            exports.clinical_table(metrics),
+            exports.subgroup_table(metrics, ranking),
         )
-        tables += [table for table in (make(metrics) for make in further) if table is not None]
+        tables += [table for table in further if table is not None]
         tables.append(_worst_cases(evaluation))
         with styled():
             plots = _plots(evaluation)
@@ -66,6 +67,7 @@ def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Datas
         tables=tables,
         overlays=overlays,
         runtime=runtime,
+        headlines=["2_0mm", "4_0mm", *ranked_thresholds(ranking)],
         largest=threshold_text(list(metrics.aggregates.sdr)[-1]),
     )
     for table in tables:
