@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -164,9 +165,7 @@ def _write_reference(
         folder = Path(scratch) / "hidden"
         with DatasetWriter(folder, dataset.task, source="", licence="") as writer:
             for case in order:
-                new = Case(
-                    renamed[case.name], case.split, renamed[case.name], case.subset, case.not_assessed, case.columns
-                )
+                new = replace(case, name=renamed[case.name])
                 observers = {
                     who: dataset.landmarks(case.name, observer=who)
                     for who in dataset.observers

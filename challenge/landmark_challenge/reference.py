@@ -4,6 +4,7 @@
 """
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,8 @@ class ReferenceCase(BaseModel):
     """A case as an evaluation knows it.
 
     size, spacing (mm), origin (mm): in the order x, y[, z]; direction: row by row, columns are the image axes in LPS.
-    All four are absent where the dataset has no image of the case. columns: the subgroups to report by.
+    All four are absent where the dataset has no image of the case. columns: the subgroups to report by. group: which
+    cases are of one patient, by a number that tells nothing else; absent where every case is of its own.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +34,7 @@ class ReferenceCase(BaseModel):
     spacing: tuple[float, ...] | None = None
     origin: tuple[float, ...] | None = None
     direction: tuple[float, ...] | None = None
+    group: str | None = Field(default=None, min_length=1)
     subset: str = ""
     not_assessed: tuple[str, ...] = ()
     columns: dict[str, str] = Field(default_factory=dict)
@@ -99,6 +102,7 @@ def write_reference(
     if observer is not None:
         named = ReferenceRule(rule="observer", observers=(observer,))
         task = task.model_copy(update={"reference": named})
+    groups = _group_numbers(cases)
     header = ReferenceHeader(
         task=task,
         rule=task.reference.text,
@@ -106,7 +110,7 @@ def write_reference(
         split=split,
         details=details,
         secret=secrets.token_hex(SECRET_BYTES) if disclosure == "protected" else None,
-        cases={case.name: _describe(dataset, case) for case in cases},
+        cases={case.name: _describe(dataset, case, group=groups.get(case.group)) for case in cases},
     )
     with files.staged_folder(folder) as staging:
         for who in dataset.observers:
@@ -120,9 +124,16 @@ def write_reference(
     return header
 
 
-def _describe(dataset: Dataset, case: Case) -> ReferenceCase:
+def _group_numbers(cases: Sequence[Case]) -> dict[str, str]:
+    """An opaque number for each group, as its name may be a patient's; none where every case is a group of its own."""
+    groups = list(dict.fromkeys(case.group for case in cases))
+    return {group: str(number) for number, group in enumerate(groups, start=1)} if len(groups) < len(cases) else {}
+
+
+def _describe(dataset: Dataset, case: Case, *, group: str | None) -> ReferenceCase:
     image = dataset.geometry(case.name) if dataset.has_images else None
     return ReferenceCase(
+        group=group,
         subset=case.subset,
         not_assessed=case.not_assessed,
         columns=dict(case.columns),

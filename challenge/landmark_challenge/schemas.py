@@ -155,9 +155,11 @@ class Protocol(_Open):
     """Against what and how a result was scored."""
 
     reference: str
+    reference_digest: Digest | None = None
     tie: Literal["strict", "inclusive"]
     missing_error_mm: NotNegative
     n_cases: Count
+    n_groups: Count | None = None
     n_points: Count
     disclosure: Literal["open", "protected"]
 

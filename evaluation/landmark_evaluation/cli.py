@@ -61,7 +61,7 @@ def evaluate(
         _write_report(
             evaluation, out, title=f"{predictions.resolve().name} on {truth.task.title}", images=images or reference
         )
-    click.echo(summary(evaluation.metrics))
+    click.echo(summary(evaluation.metrics, truth.task.ranking))
     if len(truth.cases) < len(whole.cases):
         counts = f"{len(truth.cases)} of {len(whole.cases)} cases"
         click.echo(f"{predictions.resolve().name} marked {counts}, and is scored on those")

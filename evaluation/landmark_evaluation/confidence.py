@@ -31,6 +31,7 @@ class CorrelationConfidence(Result):
 class UncertaintyConfidence(Result):
     """95 % intervals of the figures of an uncertainty section."""
 
+    share_with_covariance: Interval95 | None = None
     pearson: CorrelationConfidence | None = None
     spearman: CorrelationConfidence | None = None
     ellipsoid_90_mm3: dict[Key, Interval95] | None = None
@@ -55,9 +56,9 @@ class PairConfidence(Result):
 
 
 class Confidence(LandmarkConfidence):
-    """95 % intervals by bootstrap over cases; the path mirrors the one of the figure itself.
+    """95 % intervals by bootstrap over groups of cases; the path mirrors the one of the figure itself.
 
-    Observers, pairs and subgroups carry their own beside them. Counts, p-values and maxima have none.
+    Observers, pairs and subgroups carry their own beside them. Counts and maxima have none.
     """
 
     landmarks: dict[Key, LandmarkConfidence]

@@ -13,13 +13,15 @@ SPREADS_MM = (0.25, 0.5, 1.0)
 DISCLOSED = {
     "open": "every figure, per landmark too, is returned. Hidden points can be reconstructed from enough submissions.",
     "protected": "rounded figures over all points with keyed noise, nothing per landmark or per case, so that many "
-    "submissions do not reveal a point.",
+    "submissions do not reveal a point. The counts of missing points and false alarms are exact: which landmarks are "
+    "in an image can be found out.",
 }
 
 
 def design_document(task: Task, reference: Reference) -> str:
     """The design of the challenge in Markdown: purpose, data, annotation, metrics, ranking, missing values, power."""
     cases = len(reference.cases)
+    sample = f"{cases} cases" if reference.n_groups == cases else f"{reference.n_groups} groups of cases (patients)"
     return _filled(
         "design.md",
         title=task.title,
@@ -32,6 +34,7 @@ def design_document(task: Task, reference: Reference) -> str:
         n_landmarks=len(task.names),
         landmarks="\n".join(f"| {spec.name} | {spec.definition} |" for spec in task.landmarks),
         n_cases=cases,
+        sample=sample,
         n_points=cases * len(task.names),
         n_not_assessed=int((~reference.assessed).sum()),
         split=reference.split,
@@ -48,17 +51,19 @@ def design_document(task: Task, reference: Reference) -> str:
         ),
         disclosure=reference.disclosure,
         disclosed=DISCLOSED[reference.disclosure],
-        power="\n".join(f"| {spread:g} | {detectable_mm(spread, cases):.3f} |" for spread in SPREADS_MM),
+        power="\n".join(f"| {spread:g} | {detectable_mm(spread, reference.n_groups):.3f} |" for spread in SPREADS_MM),
     )
 
 
-def detectable_mm(spread_mm: float, cases: int) -> float:
+def detectable_mm(spread_mm: float, groups: int) -> float:
     """The mean difference that a paired test finds (two-sided 5 %, power 80 %), normal approximation.
+
+    spread_mm: SD over groups (patients; cases where each is its own) of the difference.
 
     >>> round(detectable_mm(1.0, 100), 3)
     0.28
     """
-    return POWER_FACTOR * spread_mm / math.sqrt(cases)
+    return POWER_FACTOR * spread_mm / math.sqrt(groups)
 
 
 def steps(task: Task, reference: Reference, *, image: str | None) -> str:

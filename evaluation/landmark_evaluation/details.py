@@ -33,7 +33,12 @@ def details(evaluation: Evaluation) -> dict[str, Any]:
             if np.isfinite(submission.covariance_mm2[row, column]).all():
                 point["covariance_mm2"] = submission.covariance_mm2[row, column].tolist()
             points.append(point)
-        entry: dict[str, Any] = {"case": case.name, "subset": case.subset, "columns": dict(case.columns)}
+        entry: dict[str, Any] = {
+            "case": case.name,
+            "group": case.group,
+            "subset": case.subset,
+            "columns": dict(case.columns),
+        }
         if scores.scored[row].any():
             entry["mre_mm"] = float(np.nanmean(scores.error_mm[row]))
         times = {"runtime_s": submission.runtime_s, "cold_s": submission.cold_s, "warm_s": submission.warm_s}

@@ -3,13 +3,20 @@
 The threat. A participant moves one point of a submission and watches the scores: every exact figure is then a distance
 to the hidden point, and a handful of submissions trilaterate it. Rounding alone only slows this down: other points
 dither across the rounding step. A maximum or the row of one landmark hands the distance out, and so does a median whose
-neighbours the participant pushed far away. So a protected result holds two noisy things and what follows from them:
+neighbours the participant pushed far away. So of where points are, a protected result tells two noisy things and what
+follows from them:
 
 - the mean error, with each given point's error capped at CAP_MM. A probe far away then tells nothing of a point, one
   within CAP_MM of it shifts the mean by at most CAP_MM / N (N points), and Gaussian noise of SD `A / N` covers that. A
   point that was left out is charged the task's missing_error_mm as ever, so leaving one out never pays.
 - the success curve. One point moves it by at most 1/N at each of its K thresholds; noise of SD `B / N` on each.
 - median and IQR are read off the noisy curve, which costs no further information.
+
+What is exact. n_missing and n_false_alarms are counts without noise, and so are n_points, n_cases and n_groups of the
+protocol. None of them depends on where a given point lies, but they give away which landmarks are there: a submission
+of one point tells by its false alarm whether that landmark is absent, and one of many points halves the question. So
+presence is not protected. Noise that hid it would have an SD of sqrt(SUBMISSIONS), 14 landmarks, and drown the counts.
+Run times are exact too, and tell nothing of the references.
 
 A and B. Between any two places of one point, a submission tells the mean apart by (CAP_MM / A)^2 squared standard
 deviations at most and the curve by K / B^2, whatever else it does and whatever was learned before. A and B make either

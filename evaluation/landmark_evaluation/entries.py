@@ -15,11 +15,13 @@ from landmark_challenge.task import Task, parse_task
 
 from .answers import shown
 from .pairing import Submission, read_submission
-from .references import Reference
+from .references import Reference, numbered
 from .results import DETAILS, Metrics, read_metrics
 from .scoring import evaluate_submission
 
 MAX_DETAILS_BYTES = 2 * 1024**3
+MAX_SHOWN = 160
+SHOWN_DIGEST = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,8 @@ class Entry:
     """One submission.
 
     task: as it was scored, None where the result does not carry it. error_mm: (cases, landmarks) with NaN where nothing
-    is scored; None where only headline scores are known (a `protected` reference).
+    is scored; None where only headline scores are known (a `protected` reference). groups: (cases,) the number of each
+    case's group (patient); None where every case is its own, or only headline scores are known.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Entry:
     cases: tuple[str, ...]
     landmarks: tuple[str, ...]
     error_mm: NDArray[np.float64] | None
+    groups: NDArray[np.int64] | None = None
 
 
 def load_entries(folders: Sequence[Path]) -> list[Entry]:
@@ -49,9 +53,8 @@ def load_entries(folders: Sequence[Path]) -> list[Entry]:
     for entry, folder in zip(entries[1:], folders[1:], strict=True):
         for what, ours, theirs in _facts(first, entry):
             if ours != theirs:
-                raise ChallengeError(
-                    f"{folder}: wanted the {what} of {first.name}, {str(ours)[:80]}, got {str(theirs)[:80]}"
-                )
+                wanted, got = (str(value)[:MAX_SHOWN] for value in (ours, theirs))
+                raise ChallengeError(f"{folder}: wanted the {what} of {first.name}, {wanted}, got {got}")
     return entries
 
 
@@ -70,6 +73,7 @@ def rescore(folders: Sequence[Path], reference: Reference) -> list[Entry]:
                 tuple(case.name for case in evaluation.reference.cases),
                 reference.task.names,
                 evaluation.scores.error_mm if reference.disclosure == "open" else None,
+                evaluation.reference.groups,
             )
         )
     return entries
@@ -123,7 +127,10 @@ def _load(folder: Path, name: str) -> Entry:
         for row, case in enumerate(value["cases"]):
             for column, point in enumerate(case["points"]):
                 errors[row, column] = point.get("error_mm", np.nan)
-    return Entry(name, metrics, task, tuple(case["case"] for case in value["cases"]), landmarks, errors)
+    names = tuple(case["case"] for case in value["cases"])
+    # Results of earlier versions do not tell groups: every case stands for itself.
+    groups = numbered([str(case.get("group", case["case"])) for case in value["cases"]])
+    return Entry(name, metrics, task, names, landmarks, errors, groups)
 
 
 def _read_details(path: Path) -> dict[str, Any]:
@@ -159,16 +166,42 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _facts(one: Entry, other: Entry) -> list[tuple[str, Any, Any]]:
-    """What must agree for two results to be comparable."""
-
-    def protocol(entry: Entry) -> dict[str, Any]:
-        # A rater of the mean is scored against the others, on what they marked: that is stated, not refused.
-        value = entry.metrics.protocol
-        declared = {"reference": value.declared_reference or value.reference}
-        return value.model_dump(exclude={"reference", "left_out", "declared_reference", "n_points"}) | declared
-
-    return [
+    """What must agree for two results to be comparable, where both tell it."""
+    facts: list[tuple[str, Any, Any]] = [
         ("task", (one.metrics.task, one.metrics.task_version), (other.metrics.task, other.metrics.task_version)),
-        ("protocol", protocol(one), protocol(other)),
+        ("landmarks", ", ".join(one.landmarks), ", ".join(other.landmarks)),
+        ("thresholds", ", ".join(one.metrics.aggregates.sdr), ", ".join(other.metrics.aggregates.sdr)),
+        ("protocol", _protocol(one), _protocol(other)),
         ("cases", one.cases, other.cases),
+        ("groups of cases", _groups(one), _groups(other)),
     ]
+    if one.task is not None and other.task is not None:
+        facts.append(("dimension", one.task.dimension, other.task.dimension))
+        facts.append(("ranking", _ranking(one.task), _ranking(other.task)))
+    ours, theirs = (entry.metrics.protocol.reference_digest for entry in (one, other))
+    if ours is not None and theirs is not None:
+        facts.append(("reference points (by their digest)", ours[:SHOWN_DIGEST], theirs[:SHOWN_DIGEST]))
+    return facts
+
+
+def _protocol(entry: Entry) -> dict[str, Any]:
+    """The protocol but for what is compared by itself, and for how a rater of the mean is scored.
+
+    Such a rater is scored against the others, on what they marked: that is stated, not refused.
+    """
+    value = entry.metrics.protocol
+    apart = {"reference", "left_out", "declared_reference", "reference_digest", "n_points", "n_groups"}
+    return value.model_dump(exclude=apart) | {"reference": value.declared_reference or value.reference}
+
+
+def _groups(entry: Entry) -> list[int] | int:
+    """Whose cases are whose; where only headline scores are known, the protocol's count is all there is."""
+    protocol = entry.metrics.protocol
+    if entry.groups is not None:
+        return entry.groups.tolist()
+    return protocol.n_cases if protocol.n_groups is None else protocol.n_groups
+
+
+def _ranking(task: Task) -> str:
+    columns = ", ".join(f"{column.path} {column.order}" for column in task.ranking.columns)
+    return f"{task.ranking.rule} by {columns}"

@@ -1,7 +1,7 @@
 """95 % intervals of what is neither the error of all points nor of one landmark.
 
 Most figures are functions of sums over cases, so one product with the matrix of draws serves them all. Counts carry no
-interval (their rates do), nor do p-values, nor maxima: a resample never passes the sample's own maximum.
+interval (their rates do), nor do maxima: a resample never passes the sample's own maximum.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,26 +26,34 @@ RUNTIME_FIGURES = ("mean", "median", "p95")
 
 
 def error_intervals(
-    errors_mm: Sequence[NDArray[np.float64]], task: Task, *, resamples: int, seed: int
+    errors_mm: Sequence[NDArray[np.float64]],
+    task: Task,
+    *,
+    groups: NDArray[np.int64],
+    resamples: int,
+    seed: int,
 ) -> list[dict[str, dict[str, Interval]]]:
-    """For each (cases, landmarks) set of errors the intervals of its statistics and success rates."""
+    """For each (cases, landmarks) set of errors the intervals of its statistics and success rates.
+
+    groups: (cases,) which are drawn together, here and below (`statistics.draw_cases`).
+    """
     figures = []
     for number, errors in enumerate(errors_mm):
         count = np.isfinite(errors).sum(axis=1)
         for threshold in task.success_thresholds_mm:
             hits = success(errors, threshold, tie=task.success_tie).sum(axis=1)
             figures.append(_ratio((str(number), threshold_key(threshold)), hits, count))
-    rates = _intervals(figures, resamples=resamples, seed=seed)
-    summaries = summary_intervals(errors_mm, resamples=resamples, seed=seed)
+    rates = _intervals(figures, groups=groups, resamples=resamples, seed=seed)
+    summaries = summary_intervals(errors_mm, groups=groups, resamples=resamples, seed=seed)
     return [{"mre_mm": spans, "sdr": rates.get(str(number), {})} for number, spans in enumerate(summaries)]
 
 
 def agreement_intervals(
-    differences_mm: Sequence[NDArray[np.float64]], *, resamples: int, seed: int
+    differences_mm: Sequence[NDArray[np.float64]], *, groups: NDArray[np.int64], resamples: int, seed: int
 ) -> list[dict[str, dict[str, Interval]]]:
     """For each (cases, landmarks, dimension) set of differences the intervals of its Bland-Altman figures by axis."""
     figures = [each for k, difference in enumerate(differences_mm) for each in _agreement((str(k),), difference)]
-    found = _intervals(figures, resamples=resamples, seed=seed)
+    found = _intervals(figures, groups=groups, resamples=resamples, seed=seed)
     return [found.get(str(k), {}) for k in range(len(differences_mm))]
 
 
@@ -54,6 +62,7 @@ def further_intervals(
 ) -> dict[str, Any]:
     """Intervals of the success curve's area, presence, bias, clinical classes, observers, uncertainty and run time."""
     task = reference.task
+    draw: dict[str, Any] = {"groups": reference.groups, "resamples": resamples, "seed": seed}
     count = scores.scored.sum(axis=1)
     left = np.where(scores.scored, np.maximum(0.0, 1 - scores.error_mm / task.success_thresholds_mm[-1]), 0.0)
     absent = (scores.rejected | scores.false_alarm).sum(axis=1)
@@ -68,8 +77,8 @@ def further_intervals(
         for key, row in clinical.agreement(submission.points_mm, reference.points_mm, names=task.names).items():
             figures.append(_ratio(("clinical", key, "success_classification_rate"), row.same, row.judged))
             figures.append(_ratio(("clinical", key, "mean_absolute_difference"), row.difference, row.both))
-    found = _intervals(figures, resamples=resamples, seed=seed)
-    area = _roc_area(scores, submission, reference, resamples=resamples, seed=seed)
+    found = _intervals(figures, **draw)
+    area = _roc_area(scores, submission, reference, **draw)
     if area is not None:
         found["presence"]["roc_area"] = area
     times = {
@@ -77,27 +86,23 @@ def further_intervals(
         "runtime_cold_s": submission.cold_s,
         "runtime_warm_s": submission.warm_s,
     }
-    spans = summary_intervals([seconds[:, None] for seconds in times.values()], resamples=resamples, seed=seed)
+    spans = summary_intervals([seconds[:, None] for seconds in times.values()], **draw)
     for name, of_time in zip(times, spans, strict=True):
         if of_time:
             found[name] = {key: of_time[key] for key in RUNTIME_FIGURES}
     points = uncertainty.uncertain_points_of(scores, submission, reference)
     if points is not None:
-        found["uncertainty"] = uncertainty.uncertainty_intervals(
-            points, n_cases=len(count), resamples=resamples, seed=seed
-        )
+        found["uncertainty"] = uncertainty.uncertainty_intervals(points, n_cases=len(count), **draw)
     return found
 
 
-def _roc_area(
-    scores: Scores, submission: Submission, reference: Reference, *, resamples: int, seed: int
-) -> Interval | None:
+def _roc_area(scores: Scores, submission: Submission, reference: Reference, **draw: Any) -> Interval | None:
     positive = scores.scored[reference.assessed]
     if positive.all() or not positive.any():
         return None
     case = np.nonzero(reference.assessed)[0]
     figure = roc_figure(submission.probability[reference.assessed], positive)
-    return ordered_interval(figure, case, n_cases=len(scores.scored), resamples=resamples, seed=seed)
+    return ordered_interval(figure, case, n_cases=len(scores.scored), **draw)
 
 
 def _observers(scores: Scores, reference: Reference) -> Iterator[Figures]:
@@ -144,13 +149,13 @@ def _limits(path: Path) -> Callable[[NDArray[np.float64]], dict[Path, NDArray[np
     return figures
 
 
-def _intervals(figures: Sequence[Figures], *, resamples: int, seed: int) -> dict[str, Any]:
+def _intervals(figures: Sequence[Figures], **draw: Any) -> dict[str, Any]:
     """The interval of every figure that has one, nested by path."""
     found: dict[str, Any] = {}
     if not figures:
         return found
     columns = [each for each, _ in figures]
-    sums = resampled_sums(np.concatenate(columns, axis=1), resamples=resamples, seed=seed)
+    sums = resampled_sums(np.concatenate(columns, axis=1), **draw)
     ends = np.cumsum([each.shape[1] for each in columns])
     for (_, make), drawn in zip(figures, np.split(sums, ends[:-1], axis=1), strict=True):
         with np.errstate(invalid="ignore", divide="ignore"):

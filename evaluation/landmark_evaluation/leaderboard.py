@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landmark_challenge.errors import ChallengeError
-from landmark_challenge.task import Ranking, RankingColumn, Task, threshold_key
+from landmark_challenge.task import Ranking, RankingColumn, Task
 
 from . import ranking
 from .entries import Entry
+from .redraws import redrawn_columns
 from .results import Observers
-from .statistics import DEFAULT_RESAMPLES, DEFAULT_SEED, Interval, Resampled, interval, resample
+from .statistics import DEFAULT_RESAMPLES, DEFAULT_SEED, Interval, interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +31,17 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Leaderboard:
-    """Rows by rank. pairs and stability refer to `rows` by index, and are None where only headline scores are known."""
+    """Rows by rank. pairs and stability refer to `rows` by index, and are None where only headline scores are known.
+
+    not_redrawn: the columns that the rule ranks by and that cannot be drawn again from errors per case, such as run
+    time; where there are any, stability is None.
+    """
 
     rule: Ranking
     rows: tuple[Row, ...]
     pairs: tuple[ranking.Pair, ...] | None
     stability: ranking.Stability | None
+    not_redrawn: tuple[str, ...] = ()
 
     @property
     def observers(self) -> Observers | None:
@@ -61,23 +67,18 @@ def make_leaderboard(
             None,
             None,
         )
-    found = [
-        resample(errors, task.success_thresholds_mm, tie=task.success_tie, resamples=resamples, seed=seed)
-        for errors in open_errors
-    ]
-    redrawn = [_redrawn(found, task, column, values[k]) for k, column in enumerate(rule.columns)]
+    draw: dict[str, Any] = {"groups": entries[0].groups, "resamples": resamples, "seed": seed}
+    redrawn = redrawn_columns(open_errors, task, **draw)
     case_means = np.stack([_case_means(errors) for errors in open_errors])
-    pairs = ranking.compare_pairs(case_means, resamples=resamples, seed=seed)
+    pairs = ranking.compare_pairs(case_means, **draw)
+    missing: tuple[str, ...] = ()
+    resampled_ranks: NDArray[np.float64] | None
     if rule.rule == "significance":
         ranks = ranking.ranks_of(ranking.significance_points(case_means, pairs), descending=True)
-        resampled_ranks = (
-            ranking.ranks_of(ranking.resampled_significance_points(case_means, seed=seed), descending=True)
-            if len(entries) > 1
-            else np.ones((1, 1))
-        )
+        resampled_ranks = _resampled_significance_ranks(case_means, groups=entries[0].groups, seed=seed)
     else:
         ranks = ranking.combine_ranks(_column_ranks(values, rule.columns), rule=rule.rule)
-        resampled_ranks = ranking.combine_ranks(_column_ranks(redrawn, rule.columns), rule=rule.rule)
+        missing, resampled_ranks = _resampled_ranks(redrawn, rule)
     order = np.lexsort((values[0] if rule.columns[0].order == "asc" else -values[0], ranks))
     place = {int(old): new for new, old in enumerate(order)}
     moved = tuple(sorted((_moved(pair, place) for pair in pairs), key=lambda pair: (pair.first, pair.second)))
@@ -85,8 +86,35 @@ def make_leaderboard(
         rule,
         _rows(entries, ranks, values, redrawn, columns=rule.columns, order=order),
         moved,
-        ranking.stability(ranks[order], resampled_ranks[:, order]),
+        None if resampled_ranks is None else ranking.stability(ranks[order], resampled_ranks[:, order]),
+        missing,
     )
+
+
+def _resampled_significance_ranks(
+    case_means: NDArray[np.float64], *, groups: NDArray[np.int64] | None, seed: int
+) -> NDArray[np.float64]:
+    if len(case_means) < 2:
+        return np.ones((1, 1))
+    points = ranking.resampled_significance_points(case_means, groups=groups, seed=seed)
+    return ranking.ranks_of(points, descending=True)
+
+
+def _resampled_ranks(
+    redrawn: Sequence[NDArray[np.float64] | None], rule: Ranking
+) -> tuple[tuple[str, ...], NDArray[np.float64] | None]:
+    """The titles of columns that the rule needs and errors do not make; (resamples, submissions) ranks without any.
+
+    A column that stays as it is would make its ranks look firm. A resample that lacks a landmark takes no part.
+    """
+    columns = rule.columns[:1] if rule.rule == "score" else rule.columns
+    known = [values for values in redrawn[: len(columns)] if values is not None]
+    if len(known) < len(columns):
+        pairs = zip(columns, redrawn, strict=False)
+        return tuple(column.title for column, values in pairs if values is None), None
+    ranks = ranking.combine_ranks(_column_ranks(known, columns), rule=rule.rule)
+    whole = np.isfinite(ranks).all(axis=1)
+    return (), ranks[whole] if whole.any() else None
 
 
 def _moved(pair: ranking.Pair, place: dict[int, int]) -> ranking.Pair:
@@ -117,19 +145,6 @@ def _value(entry: Entry, column: RankingColumn) -> float:
     return float(value)
 
 
-def _redrawn(
-    found: Sequence[Resampled], task: Task, column: RankingColumn, values: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(resamples, submissions) values of a column; one that cases do not make, such as run time, stays as it is."""
-    parts = column.path.split(".")
-    if parts[:2] == ["aggregates", "mre_mm"] and parts[2] in found[0].mre_mm:
-        return np.stack([each.mre_mm[parts[2]] for each in found], axis=1)
-    keys = [threshold_key(threshold) for threshold in task.success_thresholds_mm]
-    if parts[:2] == ["aggregates", "sdr"] and parts[2] in keys:
-        return np.stack([each.sdr[:, keys.index(parts[2])] for each in found], axis=1)
-    return np.broadcast_to(values, (len(found[0].sdr), len(values)))
-
-
 def _column_ranks(
     values: Sequence[NDArray[np.float64]] | NDArray[np.float64], columns: Sequence[RankingColumn]
 ) -> list[NDArray[np.float64]]:
@@ -143,14 +158,14 @@ def _rows(
     entries: Sequence[Entry],
     ranks: NDArray[np.float64],
     values: NDArray[np.float64],
-    redrawn: Sequence[NDArray[np.float64]] | None,
+    redrawn: Sequence[NDArray[np.float64] | None] | None,
     *,
     columns: Sequence[RankingColumn],
     order: NDArray[np.int64],
 ) -> tuple[Row, ...]:
     rows = []
     for index in order.tolist():
-        spans = [None] * len(values) if redrawn is None else [_span(column[:, index]) for column in redrawn]
+        spans = [None if column is None else _span(column[:, index]) for column in redrawn or [None] * len(values)]
         # What is not redrawn here, such as run time, has its interval in the submission's own result.
         spans = [span or _stated(entries[index], each) for span, each in zip(spans, columns, strict=True)]
         rows.append(Row(int(ranks[index]), entries[index], tuple(values[:, index].tolist()), tuple(spans)))
@@ -158,7 +173,8 @@ def _rows(
 
 
 def _span(values: NDArray[np.float64]) -> Interval | None:
-    return interval(values) if np.ptp(values) > 0 else None
+    finite = values[np.isfinite(values)]
+    return interval(finite) if finite.size and np.ptp(finite) > 0 else None
 
 
 def _stated(entry: Entry, column: RankingColumn) -> Interval | None:

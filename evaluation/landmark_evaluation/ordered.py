@@ -1,7 +1,7 @@
 """Figures that depend on the order of all points, for every resample of cases: no sum over cases makes them.
 
-A resample gives each point the weight of its case, how often that case was drawn. Every figure here is the plain one of
-the points written down that often: ranks are midranks, ties in the ROC count half.
+A resample gives each point the weight of its case, how often that case was drawn with its group. Every figure here is
+the plain one of the points written down that often: ranks are midranks, ties in the ROC count half.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,20 @@ Figure = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # (chunk, points)
 
 
 def ordered_interval(
-    figure: Figure, case: NDArray[np.int64], *, n_cases: int, resamples: int, seed: int
+    figure: Figure,
+    case: NDArray[np.int64],
+    *,
+    n_cases: int,
+    groups: NDArray[np.int64] | None = None,
+    resamples: int,
+    seed: int,
 ) -> Interval | None:
     """The 95 % interval of a figure of points, None where it has no value; case: (points,) the case of each."""
     resamples = min(resamples, max(MIN_RESAMPLES, MAX_WEIGHTS // max(1, case.size)))
     step = max(1, CHUNK_WEIGHTS // max(1, case.size))
     values = [
         figure(draws[start : start + step][:, case])
-        for draws in draw_cases(n_cases, resamples=resamples, seed=seed)
+        for draws in draw_cases(n_cases, groups=groups, resamples=resamples, seed=seed)
         for start in range(0, len(draws), step)
     ]
     return interval(np.concatenate(values))
@@ -59,25 +65,29 @@ def spearman_figure(x: NDArray[np.float64], y: NDArray[np.float64]) -> Figure:
     return figure
 
 
-def kept_means(
-    weights: NDArray[np.float64], values: NDArray[np.float64], removed: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(chunk, shares) mean of the values that are left after the last `removed` shares of the weight are taken away.
+def kept_means(key: NDArray[np.float64], values: NDArray[np.float64], removed: NDArray[np.float64]) -> Figure:
+    """Mean of the values that are left after the last `removed` shares of the points, by rising key, are taken away.
 
-    weights: (chunk, points), values: (points,), both in the order in which the points are kept; at least one is left.
-    NaN where a row weighs nothing.
+    key, values: (points,); the figure is (chunk, shares). Points of one key are kept in part by their mean, so that
+    their order tells nothing; at least one is left. NaN where a row weighs nothing.
     """
-    weight, value = np.cumsum(weights, axis=1), np.cumsum(weights * values, axis=1)
-    total = weight[:, -1:]
-    kept = np.maximum(1, np.round((1 - removed) * total))
-    # Rows are set apart by more than any of them holds, so that one search serves them all.
-    apart = np.arange(len(weight))[:, None] * (float(total.max()) + 1)
-    at = np.searchsorted((weight + apart).ravel(), (kept + apart).ravel()).reshape(kept.shape)
-    at -= np.arange(len(weight))[:, None] * weight.shape[1]
-    rows = np.arange(len(weight))[:, None]
-    at = np.minimum(at, values.size - 1)
-    mean = (value[rows, at] - (weight[rows, at] - kept) * values[at]) / kept
-    return np.where(total > 0, mean, np.nan)
+    levels = _Levels(key)
+
+    def figure(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        weight, value = levels.sums(weights), levels.sums(weights * values)
+        weights_up_to, values_up_to = np.cumsum(weight, axis=1), np.cumsum(value, axis=1)
+        total = weights_up_to[:, -1:]
+        kept = np.maximum(1, np.round((1 - removed) * total))
+        # Rows are set apart by more than any of them holds, so that one search serves them all.
+        rows = np.arange(len(weight))[:, None]
+        apart = rows * (float(total.max()) + 1)
+        at = np.searchsorted((weights_up_to + apart).ravel(), (kept + apart).ravel()).reshape(kept.shape)
+        at = np.minimum(at - rows * weight.shape[1], weight.shape[1] - 1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            surplus = (weights_up_to[rows, at] - kept) * value[rows, at] / weight[rows, at]
+        return np.where(total > 0, (values_up_to[rows, at] - surplus) / kept, np.nan)
+
+    return figure
 
 
 class _Levels:

@@ -1,5 +1,7 @@
 """What a submission is scored against: a dataset folder, or the reference folder of a hidden set."""
 
+import hashlib
+import hmac
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +50,24 @@ class Reference:
     def declared_rule(self) -> str:
         """The rule before anybody was left out."""
         return self.rule if self.left_out is None else self.task.reference.text
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """(cases,) the number of each case's group (patient), counted from 0 in the order in which groups appear."""
+        return numbered([case.group for case in self.cases])
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups (patients) the cases are of."""
+        return int(self.groups.max()) + 1
+
+    @property
+    def digest(self) -> str:
+        """What tells these points, and what was assessed, from others. Keyed by the secret where there is one, so that
+        nobody finds hidden points by trying."""
+        content = hashlib.sha256(np.nan_to_num(self.points_mm + 0.0, nan=1e300).astype("<f8").tobytes())
+        content.update(self.assessed.tobytes())
+        return hmac.new(bytes.fromhex(self.secret or ""), content.digest(), hashlib.sha256).hexdigest()
 
     def observer_mm(self, observer: str) -> NDArray[np.float64]:
         """(cases, landmarks, 3) points of an observer; NaN where a landmark or the whole case was not marked."""
@@ -117,6 +137,16 @@ class Reference:
         )
 
 
+def numbered(names: Sequence[str]) -> NDArray[np.int64]:
+    """The number of each name, counted from 0 in the order in which names appear.
+
+    >>> numbered(["b", "a", "b"]).tolist()
+    [0, 1, 0]
+    """
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
+
+
 def person(observer: str) -> str:
     """Who marked: `rater04-1` and `rater04-2` are two sessions of rater04, `rater-1` and `rater-2` are two people.
 
@@ -139,7 +169,7 @@ def open_reference(
         if split not in (None, header.split):
             raise ChallengeError(f"{folder}: wanted the split '{header.split}' of this reference, got '{split}'")
         cases = tuple(
-            Case(name, header.split, name, case.subset, case.not_assessed, case.columns)
+            Case(name, header.split, case.group or name, case.subset, case.not_assessed, case.columns)
             for name, case in header.cases.items()
         )
         task, rule, known = header.task, header.rule, frozenset(header.cases)

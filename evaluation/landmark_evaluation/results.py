@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from landmark_challenge import files
 from landmark_challenge.errors import ChallengeError
@@ -18,19 +18,28 @@ DETAILS = "details.json"
 class Protocol(Result):
     """What a number means: without it two results cannot be compared.
 
-    left_out: a rater who is part of the declared mean and is scored against the others (`reference`) instead.
+    left_out: a rater who is part of the declared mean and is scored against the others (`reference`) instead. n_groups:
+    how many patients the cases are of; intervals and tests draw these whole. reference_digest:
+    tells the declared reference's points from others (`Reference.digest`). Both absent in results of earlier versions.
     """
 
     reference: str
     left_out: str | None = None
     declared_reference: str | None = None
+    reference_digest: str | None = None
     tie: str
     missing_error_mm: Finite
     split: str
     subset: str | None = None
     n_cases: Count
+    n_groups: Count | None = None
     n_points: Count
     disclosure: str
+
+    @property
+    def drawn(self) -> str:
+        """What intervals and tests draw: cases, or groups of them."""
+        return "cases" if self.n_groups in (None, self.n_cases) else "groups of cases"
 
 
 class ErrorSummary(Result):
@@ -67,7 +76,7 @@ class Runtime(Result):
 
 class Noise(Result):
     """What `protected` scores carry: the SD of the noise, where errors are capped in the mean, and how many submissions
-    finding one point takes at least."""
+    finding one point takes at least. Counts (n_missing, n_false_alarms) carry no noise."""
 
     mre_mm_sd: Finite
     sdr_sd: Finite
@@ -136,16 +145,24 @@ class Observers(Result):
 
 
 class Correlation(Result):
-    """Correlation coefficient and p-value."""
+    """Correlation coefficient; its interval over groups of cases says whether it is more than chance.
+
+    Results of earlier versions have a p-value beside it, which took points of one image as independent: it is dropped.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     r: Finite
-    p: Finite
 
 
 class Uncertainty(Result):
-    """Does the submission know how wrong it is? coverage: nominal level in % -> share of errors inside."""
+    """Does the submission know how wrong it is? n_points: those with a covariance. coverage: nominal level in % ->
+    share of errors inside, of all given points: one without a covariance counts as outside. share_with_covariance:
+    absent in results of earlier versions, whose coverage is over n_points.
+    """
 
     n_points: Count
+    share_with_covariance: Share | None = None
     pearson: Correlation | None = None
     spearman: Correlation | None = None
     ellipsoid_90_mm3: dict[Key, Finite] | None = None

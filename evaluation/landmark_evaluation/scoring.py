@@ -46,6 +46,7 @@ def evaluate_submission(
 
     Raises ChallengeError where the reference holds no point to score.
     """
+    declared = reference
     rater = rater_in_mean(submission, reference)
     if rater is not None:
         reference = reference.leaving_out(rater)
@@ -73,11 +74,13 @@ def evaluate_submission(
             reference=reference.rule,
             left_out=reference.left_out,
             declared_reference=None if reference.left_out is None else reference.declared_rule,
+            reference_digest=declared.digest,
             tie=task.success_tie,
             missing_error_mm=task.missing_error_mm,
             split=reference.split,
             subset=reference.subset,
             n_cases=len(reference.cases),
+            n_groups=reference.n_groups,
             n_points=int(scores.scored.sum()),
             disclosure=reference.disclosure,
         ),
@@ -111,7 +114,9 @@ def _aggregate(
     task = reference.task
     thresholds, tie = task.success_thresholds_mm, task.success_tie
     keys = [threshold_key(threshold) for threshold in thresholds]
-    intervals = statistics.bootstrap(scores.error_mm, thresholds, tie=tie, resamples=resamples, seed=seed)
+    intervals = statistics.bootstrap(
+        scores.error_mm, thresholds, tie=tie, groups=reference.groups, resamples=resamples, seed=seed
+    )
     rows: dict[str, LandmarkResult] = {}
     spans: dict[str, LandmarkConfidence] = {}
     for column, name in enumerate(task.names):

@@ -67,7 +67,7 @@ def _observers(scores: Scores, reference: Reference, *, resamples: int, seed: in
         return None
     keys = [threshold_key(threshold) for threshold in reference.task.success_thresholds_mm]
     errors = [observers.observer_errors(row["observer"], reference)[1] for row in rows]
-    spans = error_intervals(errors, reference.task, resamples=resamples, seed=seed)
+    spans = error_intervals(errors, reference.task, groups=reference.groups, resamples=resamples, seed=seed)
     found: dict[str, Any] = {
         "scored": [
             {**row, "sdr": dict(zip(keys, row["sdr"], strict=True)), "confidence": span}
@@ -92,8 +92,9 @@ def _pairs(reference: Reference, *, resamples: int, seed: int) -> list[dict[str,
     points = [[reference.observer_mm(name) for name in row["observers"]] for row in rows]
     errors = [observers.distances_mm(a, b, reference) for a, b in points]
     apart = [observers.differences_mm(a, b, reference) for a, b in points]
-    of_errors = summary_intervals(errors, resamples=resamples, seed=seed)
-    of_agreement = agreement_intervals(apart, resamples=resamples, seed=seed)
+    draw: dict[str, Any] = {"groups": reference.groups, "resamples": resamples, "seed": seed}
+    of_errors = summary_intervals(errors, **draw)
+    of_agreement = agreement_intervals(apart, **draw)
     return [
         {**row, "confidence": {"mre_mm": distances, "agreement": limits}}
         for row, distances, limits in zip(rows, of_errors, of_agreement, strict=True)
@@ -103,12 +104,12 @@ def _pairs(reference: Reference, *, resamples: int, seed: int) -> list[dict[str,
 def subgroups(scores: Scores, reference: Reference, *, resamples: int, seed: int) -> list[dict[str, Any]]:
     """One row per value of every further column of cases.csv, and of `subset`: mean, SD, median, success rates.
 
-    A column with one value, or with more than fifty (a number, an identifier), makes no groups.
+    A column with one value, or with more than fifty (a number, an identifier), makes no subgroups.
     """
     task = reference.task
     columns = sorted({key for case in reference.cases for key in case.columns})
     rows: list[dict[str, Any]] = []
-    groups: list[NDArray[np.float64]] = []
+    parts: list[NDArray[np.float64]] = []
     for column in ["subset", *columns]:
         values = np.array(
             [case.subset if column == "subset" else case.columns.get(column, "") for case in reference.cases]
@@ -120,7 +121,7 @@ def subgroups(scores: Scores, reference: Reference, *, resamples: int, seed: int
             errors = scores.error_mm[values == value]
             if not np.isfinite(errors).any():
                 continue
-            groups.append(np.where((values == value)[:, None], scores.error_mm, np.nan))
+            parts.append(np.where((values == value)[:, None], scores.error_mm, np.nan))
             rates = metrics.success_rates(errors, task.success_thresholds_mm, tie=task.success_tie)
             rows.append(
                 {
@@ -133,5 +134,5 @@ def subgroups(scores: Scores, reference: Reference, *, resamples: int, seed: int
                     "sdr": {threshold_key(t): rate for t, rate in zip(task.success_thresholds_mm, rates, strict=True)},
                 }
             )
-    spans = error_intervals(groups, task, resamples=resamples, seed=seed)
+    spans = error_intervals(parts, task, groups=reference.groups, resamples=resamples, seed=seed)
     return [{**row, "confidence": span} for row, span in zip(rows, spans, strict=True)]

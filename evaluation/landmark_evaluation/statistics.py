@@ -1,4 +1,5 @@
-"""Confidence intervals by bootstrap over cases: points of one image are not independent, so whole cases are drawn.
+"""Confidence intervals by bootstrap over groups of cases: points of one image are not independent, nor are images of
+one patient, so whole groups (patients) are drawn. Where every case is a group of its own, cases are drawn.
 
 Everything is a product with the matrix of draws W (resamples, cases): sums for means and rates, and for quantiles of
 the pooled points a search over blocks of sorted errors, exact and far cheaper than sorting every resample.
@@ -52,13 +53,14 @@ def resample(
     thresholds_mm: Sequence[float],
     *,
     tie: str,
+    groups: NDArray[np.int64] | None = None,
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = DEFAULT_SEED,
 ) -> Resampled:
-    """Draw whole cases again and again; the same seed and number of cases draw the same cases for every submission.
+    """Draw whole groups again and again; the same seed and groups draw the same cases for every submission.
 
-    error_mm: (cases, landmarks), NaN where a landmark is not scored. The maximum is left out: a resample never passes
-    the sample's own maximum, so its bootstrap says nothing about the population.
+    error_mm: (cases, landmarks), NaN where a landmark is not scored. groups: see `draw_cases`. The maximum is left
+    out: a resample never passes the sample's own maximum, so its bootstrap says nothing about the population.
     """
     n_cases, n_landmarks = error_mm.shape
     n_thresholds = len(thresholds_mm)
@@ -80,7 +82,7 @@ def resample(
     pooled = SortedPoints.of(error_mm, blocks=BLOCKS)
     sums: list[NDArray[np.float64]] = []
     quantiles: list[NDArray[np.float64]] = []
-    for draws in draw_cases(n_cases, resamples=resamples, seed=seed):
+    for draws in draw_cases(n_cases, groups=groups, resamples=resamples, seed=seed):
         sums.append(draws @ columns)
         quantiles.append(pooled.quantiles(draws, list(QUANTILES.values())))
     widths = [1, 1, 1, n_thresholds, n_landmarks, n_landmarks * n_thresholds]
@@ -108,14 +110,20 @@ def _summaries(
         }
 
 
-def landmark_intervals(error_mm: NDArray[np.float64], *, resamples: int, seed: int) -> list[dict[str, Interval]]:
+def landmark_intervals(
+    error_mm: NDArray[np.float64], *, groups: NDArray[np.int64] | None = None, resamples: int, seed: int
+) -> list[dict[str, Interval]]:
     """The intervals of every landmark's own mean, SD, quantiles and RMS, on the draws of `resample`."""
     columns = [error_mm[:, [k]] for k in range(error_mm.shape[1])]
-    return summary_intervals(columns, resamples=resamples, seed=seed)
+    return summary_intervals(columns, groups=groups, resamples=resamples, seed=seed)
 
 
 def summary_intervals(
-    sets: Sequence[NDArray[np.float64]], *, resamples: int = DEFAULT_RESAMPLES, seed: int = DEFAULT_SEED
+    sets: Sequence[NDArray[np.float64]],
+    *,
+    groups: NDArray[np.int64] | None = None,
+    resamples: int = DEFAULT_RESAMPLES,
+    seed: int = DEFAULT_SEED,
 ) -> list[dict[str, Interval]]:
     """For each (cases, any) set of values, NaN where there is none, the intervals of its mean, SD, quantiles and RMS.
 
@@ -129,7 +137,7 @@ def summary_intervals(
     columns = np.stack([each.sum(axis=1) for part in parts for each in part], axis=1, dtype=np.float64)
     points = [SortedPoints.of(values, blocks=LANDMARK_BLOCKS) for values in sets]
     sums, quantiles = [], []
-    for draws in draw_cases(len(columns), resamples=resamples, seed=seed):
+    for draws in draw_cases(len(columns), groups=groups, resamples=resamples, seed=seed):
         sums.append(draws @ columns)
         shares = list(QUANTILES.values())
         quantiles.append(np.stack([each.quantiles(draws, shares) for each in points], axis=1))
@@ -161,12 +169,14 @@ def bootstrap(
     thresholds_mm: Sequence[float],
     *,
     tie: str,
+    groups: NDArray[np.int64] | None = None,
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = DEFAULT_SEED,
 ) -> Intervals:
     """Percentile bootstrap intervals of error statistics and success rates; the same seed gives the same numbers."""
-    by_landmark = landmark_intervals(error_mm, resamples=resamples, seed=seed)
-    return intervals(resample(error_mm, thresholds_mm, tie=tie, resamples=resamples, seed=seed), by_landmark)
+    by_landmark = landmark_intervals(error_mm, groups=groups, resamples=resamples, seed=seed)
+    found = resample(error_mm, thresholds_mm, tie=tie, groups=groups, resamples=resamples, seed=seed)
+    return intervals(found, by_landmark)
 
 
 def interval(values: NDArray[np.float64]) -> Interval | None:
@@ -182,19 +192,31 @@ def interval(values: NDArray[np.float64]) -> Interval | None:
 
 
 def resampled_sums(
-    columns: NDArray[np.float64], *, resamples: int = DEFAULT_RESAMPLES, seed: int = DEFAULT_SEED
+    columns: NDArray[np.float64],
+    *,
+    groups: NDArray[np.int64] | None = None,
+    resamples: int = DEFAULT_RESAMPLES,
+    seed: int = DEFAULT_SEED,
 ) -> NDArray[np.float64]:
     """(resamples, width) sums of (cases, width) columns over the cases of every resample, drawn as in `resample`."""
-    drawn = draw_cases(len(columns), resamples=resamples, seed=seed)
+    drawn = draw_cases(len(columns), groups=groups, resamples=resamples, seed=seed)
     return np.concatenate([draws @ columns for draws in drawn])
 
 
-def draw_cases(n_cases: int, *, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Chunks (chunk, n_cases) of how often each resample draws each case; chunked so that memory stays bounded."""
+def draw_cases(
+    n_cases: int, *, groups: NDArray[np.int64] | None = None, resamples: int, seed: int
+) -> Iterator[NDArray[np.float64]]:
+    """Chunks (chunk, n_cases) of how often each resample draws each case; chunked so that memory stays bounded.
+
+    groups: (n_cases,) the number of each case's group, from 0 without gaps, whose cases are drawn together; None where
+    every case is a group of its own.
+    """
+    n_groups = n_cases if groups is None else int(groups.max()) + 1
     generator = np.random.default_rng(seed)
     chunk = max(1, min(resamples, CHUNK_ELEMENTS // n_cases))
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
-        drawn = generator.integers(0, n_cases, size=(size, n_cases), dtype=np.int32).astype(np.int64)
-        drawn += np.arange(size)[:, None] * n_cases
-        yield np.bincount(drawn.ravel(), minlength=size * n_cases).reshape(size, n_cases).astype(np.float64)
+        drawn = generator.integers(0, n_groups, size=(size, n_groups), dtype=np.int32).astype(np.int64)
+        drawn += np.arange(size)[:, None] * n_groups
+        counts = np.bincount(drawn.ravel(), minlength=size * n_groups).reshape(size, n_groups).astype(np.float64)
+        yield counts if groups is None else counts[:, groups]

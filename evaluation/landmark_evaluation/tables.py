@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from landmark_challenge.task import Ranking
+
 from .results import ErrorSummary, Metrics, Noise, Protocol
 
 if TYPE_CHECKING:
@@ -18,17 +20,25 @@ def protocol_line(metrics: Metrics) -> str:
     reference = protocol.reference + (left if protocol.left_out else "")
     part = f", subset {protocol.subset}" if protocol.subset else ""
     sign = "<" if protocol.tie == "strict" else "<="
+    groups = "" if protocol.drawn == "cases" else f" of {protocol.n_groups} groups"
     return (
         f"{metrics.task} v{metrics.task_version} | reference: {reference} | success: error {sign} threshold | "
-        f"missing: {protocol.missing_error_mm:g} mm | {protocol.split}{part}: {protocol.n_cases} cases, "
+        f"missing: {protocol.missing_error_mm:g} mm | {protocol.split}{part}: {protocol.n_cases} cases{groups}, "
         f"{protocol.n_points} points | {protocol.disclosure} | kit {metrics.kit_version}"
     )
 
 
-def shown_thresholds(keys: Sequence[str]) -> list[str]:
-    """The thresholds of a narrow table: 2, 2.5, 3 and 4 mm where the task has them, else up to four of its own."""
-    usual = [key for key in SHOWN_THRESHOLDS if key in keys]
-    return usual or list(keys)[:4]
+def shown_thresholds(keys: Sequence[str], ranking: Ranking) -> list[str]:
+    """The thresholds of a narrow table: 2, 2.5, 3 and 4 mm where the task has them, else up to four of its own, and
+    those that it ranks by."""
+    usual = [key for key in SHOWN_THRESHOLDS if key in keys] or list(keys)[:4]
+    return [key for key in keys if key in (*usual, *ranked_thresholds(ranking))]
+
+
+def ranked_thresholds(ranking: Ranking) -> list[str]:
+    """The keys of the success rates over all points among the columns of a ranking."""
+    paths = [column.path.split(".") for column in ranking.columns]
+    return [path[2] for path in paths if path[:2] == ["aggregates", "sdr"] and len(path) == 3]
 
 
 def threshold_text(key: str) -> str:
@@ -46,10 +56,10 @@ def noise_line(noise: Noise) -> str:
     )
 
 
-def summary(metrics: Metrics) -> str:
-    """The printed summary table."""
+def summary(metrics: Metrics, ranking: Ranking) -> str:
+    """The printed summary table; ranking: the task's, whose thresholds are shown too."""
     aggregates = metrics.aggregates
-    keys = shown_thresholds(list(aggregates.sdr))
+    keys = shown_thresholds(list(aggregates.sdr), ranking)
     width = max([12, *(len(name) for name in aggregates.landmarks or {})])
     lines = [protocol_line(metrics), _head(keys, tie=metrics.protocol.tie, width=width)]
     rows = [(name, row.mre_mm, row.sdr) for name, row in (aggregates.landmarks or {}).items()]
@@ -57,7 +67,7 @@ def summary(metrics: Metrics) -> str:
     span = None if aggregates.confidence is None else aggregates.confidence.mre_mm.get("mean")
     if span is not None:
         low, high = span
-        interval = f"95 % interval {low:.3f} to {high:.3f}, over cases"
+        interval = f"95 % interval {low:.3f} to {high:.3f}, over {metrics.protocol.drawn}"
         lines.append(f"mean radial error {aggregates.mre_mm.mean:.3f} mm ({interval})")
     if aggregates.noise is not None:
         lines.append(noise_line(aggregates.noise))
@@ -84,13 +94,19 @@ def figures_text(board: "Leaderboard") -> str:
     """The radial errors in mm, success rates and run times of every submission, in the order of the leaderboard."""
     entries = [row.entry for row in board.rows]
     width = max([10, *(len(entry.name) for entry in entries)])
-    keys = shown_thresholds(list(entries[0].metrics.aggregates.sdr))
+    keys = shown_thresholds(list(entries[0].metrics.aggregates.sdr), board.rule)
     lines = [_head(keys, tie=entries[0].metrics.protocol.tie, width=width) + "   s/case"]
     for entry in entries:
         aggregates = entry.metrics.aggregates
         time = "" if aggregates.runtime_s is None else f"{aggregates.runtime_s.median:.2f}"
         lines.append(_line(entry.name, aggregates.mre_mm, aggregates.sdr, keys=keys, width=width) + f" {time:>8}")
     return "\n".join(lines)
+
+
+def not_redrawn_line(board: "Leaderboard") -> str:
+    """Why a leaderboard does not say how firm its ranks are."""
+    titles = ", ".join(board.not_redrawn)
+    return f"how firm the ranks are is not known: the errors of each case do not tell how this would vary: {titles}"
 
 
 def leaderboard_text(board: "Leaderboard") -> str:
@@ -109,4 +125,6 @@ def leaderboard_text(board: "Leaderboard") -> str:
         left = row.entry.metrics.protocol.left_out
         note += f"  [scored without {left}'s own part in the reference]" if left else ""
         lines.append(f"{row.rank:>4}  {row.entry.name:<{width}}  " + "  ".join(cells) + note)
+    if board.not_redrawn:
+        lines.append(not_redrawn_line(board))
     return "\n".join(lines)

@@ -1,9 +1,11 @@
 """Does a submission know how wrong it is? Its covariances against its errors, over points that are there and given.
 
+Coverage counts a given point without a covariance as not covered, so that keeping quiet about hard points never pays.
+
 Loc-Net's confidence ellipsoid (section 2.4 of its paper) generalised from uncorrelated axes to a full covariance.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import gamma, pi
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .metrics import Scores
-from .ordered import kept_means, ordered_interval, spearman_figure
+from .ordered import Figure, kept_means, ordered_interval, spearman_figure
 from .pairing import Submission
 from .references import Reference
 from .statistics import interval, resampled_sums, summary_intervals
@@ -27,12 +29,13 @@ EXACT_MM2 = 1e-12
 @dataclass(frozen=True, eq=False)
 class UncertainPoints:
     """Points with a covariance: error_mm (n,), offset_mm (n, dimension), covariance_mm2 (n, dimension, dimension), and
-    case (n,), the row of the case that each belongs to, rising."""
+    case (n,), the row of the case that each belongs to, rising; bare_case (m,), that of given points without one."""
 
     error_mm: NDArray[np.float64]
     offset_mm: NDArray[np.float64]
     covariance_mm2: NDArray[np.float64]
     case: NDArray[np.int64]
+    bare_case: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def spread_mm(self) -> NDArray[np.float64]:
@@ -62,8 +65,9 @@ def uncertain_points(
     error_mm: (cases, landmarks). offset_mm: (cases, landmarks, 3), NaN where either point is absent. covariance_mm2:
     (cases, landmarks, 3, 3), NaN where there is none; a 2D task uses its x, y block.
     """
-    chosen = np.isfinite(error_mm) & np.isfinite(offset_mm[..., :dimension]).all(axis=2)
-    chosen &= np.isfinite(covariance_mm2).all(axis=(2, 3))
+    given = np.isfinite(error_mm) & np.isfinite(offset_mm[..., :dimension]).all(axis=2)
+    carries = np.isfinite(covariance_mm2).all(axis=(2, 3))
+    chosen = given & carries
     if chosen.sum() < MIN_POINTS:
         return None
     return UncertainPoints(
@@ -71,6 +75,7 @@ def uncertain_points(
         offset_mm[chosen][:, :dimension],
         covariance_mm2[chosen][:, :dimension, :dimension],
         np.nonzero(chosen)[0],
+        np.nonzero(given & ~carries)[0],
     )
 
 
@@ -87,6 +92,9 @@ def uncertain_points_of(scores: Scores, submission: Submission, reference: Refer
 def summarise_uncertainty(points: UncertainPoints) -> dict[str, Any]:
     """Correlation with the error, size of the 90 % ellipsoid, coverage at four levels, sparsification.
 
+    share_with_covariance: of the points that are there and given. Coverage is over all of these, all else over those
+    with a covariance, n_points.
+
     An ellipsoid has a volume in mm^3, in 2D an ellipse an area in mm^2. sparsification_error: area between the curve of
     the mean error of what is left when the least certain points are removed and the one of a perfect order, divided by
     the mean error; 0 is perfect.
@@ -94,18 +102,20 @@ def summarise_uncertainty(points: UncertainPoints) -> dict[str, Any]:
     from scipy import stats
 
     spread, error = points.spread_mm, points.error_mm
-    result: dict[str, Any] = {"n_points": int(error.size)}
+    n_given = error.size + points.bare_case.size
+    result: dict[str, Any] = {"n_points": int(error.size), "share_with_covariance": error.size / n_given}
     if np.ptp(spread) > 0 and np.ptp(error) > 0:
         for name, test in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
-            outcome = test(spread, error)
-            result[name] = {"r": float(outcome.statistic), "p": float(outcome.pvalue)}
+            # Their p-values take points as independent, which those of one image are not: the interval stands in.
+            result[name] = {"r": float(test(spread, error).statistic)}
     dimension = points.offset_mm.shape[1]
     size = ellipsoid_size(points.covariance_mm2, float(stats.chi2.ppf(ELLIPSOID_LEVEL, dimension)))
     unit = "mm3" if dimension == 3 else "mm2"
     result[f"ellipsoid_90_{unit}"] = {"mean": float(size.mean()), "median": float(np.median(size))}
     squared = points.mahalanobis_squared
     result["coverage"] = {
-        f"{round(100 * level)}": float(np.mean(squared <= stats.chi2.ppf(level, dimension))) for level in LEVELS
+        f"{round(100 * level)}": float(np.sum(squared <= stats.chi2.ppf(level, dimension))) / n_given
+        for level in LEVELS
     }
     left, ideal = sparsification(points)
     if error.mean() > 0:
@@ -113,27 +123,38 @@ def summarise_uncertainty(points: UncertainPoints) -> dict[str, Any]:
     return result
 
 
-def uncertainty_intervals(points: UncertainPoints, *, n_cases: int, resamples: int, seed: int) -> dict[str, Any]:
-    """The 95 % intervals of what `summarise_uncertainty` finds, but for p-values and the count; nested alike."""
+def uncertainty_intervals(
+    points: UncertainPoints,
+    *,
+    n_cases: int,
+    groups: NDArray[np.int64] | None = None,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The 95 % intervals of what `summarise_uncertainty` finds, but for the count; nested alike."""
     from scipy import stats
 
-    draw = {"resamples": resamples, "seed": seed}
+    draw: dict[str, Any] = {"groups": groups, "resamples": resamples, "seed": seed}
     spread, error, dimension = points.spread_mm, points.error_mm, points.offset_mm.shape[1]
     squared = points.mahalanobis_squared
     inside = [squared <= stats.chi2.ppf(level, dimension) for level in LEVELS]
     x, y = spread - spread.mean(), error - error.mean()
     parts = [np.ones_like(x), x, y, x**2, y**2, x * y, *inside]
     sums = [np.bincount(points.case, part, minlength=n_cases) for part in parts]
+    sums.append(np.bincount(points.bare_case, minlength=n_cases))
     columns = np.stack(sums, axis=1, dtype=np.float64)
-    n, sx, sy, sxx, syy, sxy, *hits = resampled_sums(columns, **draw).T
+    n, sx, sy, sxx, syy, sxy, *hits, bare = resampled_sums(columns, **draw).T
     with np.errstate(invalid="ignore", divide="ignore"):
         pearson = (sxy - sx * sy / n) / np.sqrt((sxx - sx**2 / n) * (syy - sy**2 / n))
-        coverage = {f"{round(100 * level)}": interval(hit / n) for level, hit in zip(LEVELS, hits, strict=True)}
+        coverage = {
+            f"{round(100 * level)}": interval(hit / (n + bare)) for level, hit in zip(LEVELS, hits, strict=True)
+        }
+        carried = interval(n / (n + bare))
     size = ellipsoid_size(points.covariance_mm2, float(stats.chi2.ppf(ELLIPSOID_LEVEL, dimension)))
     sizes = summary_intervals([_by_case(size, points.case, n_cases)], **draw)[0]
-    result: dict[str, Any] = {"coverage": coverage, "ellipsoid_90_mm3" if dimension == 3 else "ellipsoid_90_mm2": {
-        key: sizes[key] for key in ("mean", "median")
-    }}  # fmt: skip
+    unit = "mm3" if dimension == 3 else "mm2"
+    result: dict[str, Any] = {"share_with_covariance": carried, "coverage": coverage}
+    result[f"ellipsoid_90_{unit}"] = {key: sizes[key] for key in ("mean", "median")}
     if np.ptp(spread) > 0 and np.ptp(error) > 0:
         ranked = ordered_interval(spearman_figure(spread, error), points.case, n_cases=n_cases, **draw)
         spans = {"pearson": interval(pearson), "spearman": ranked}
@@ -152,15 +173,15 @@ def _by_case(values: NDArray[np.float64], case: NDArray[np.int64], n_cases: int)
     return table
 
 
-def _sparsification_interval(points: UncertainPoints, *, n_cases: int, resamples: int, seed: int) -> Any:
-    orders = [np.argsort(key, kind="stable") for key in (points.spread_mm, points.error_mm)]
+def _sparsification_interval(points: UncertainPoints, *, n_cases: int, **draw: Any) -> Any:
+    curves = _sparsification_curves(points)
 
     def area(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        left, ideal = (kept_means(weights[:, order], points.error_mm[order], REMOVED) for order in orders)
+        left, ideal = (curve(weights) for curve in curves)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.trapezoid(left - ideal, REMOVED, axis=1) / left[:, 0]
 
-    return ordered_interval(area, points.case, n_cases=n_cases, resamples=resamples, seed=seed)
+    return ordered_interval(area, points.case, n_cases=n_cases, **draw)
 
 
 def ellipsoid_size(covariance_mm2: NDArray[np.float64], chi_squared: float) -> NDArray[np.float64]:
@@ -176,10 +197,16 @@ def ellipsoid_size(covariance_mm2: NDArray[np.float64], chi_squared: float) -> N
 
 
 def sparsification(points: UncertainPoints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean error of what is left after removing 0, 5 ... 95 % of the points: by uncertainty, and by true error."""
-    curves = []
-    for key in (points.spread_mm, points.error_mm):
-        kept = points.error_mm[np.argsort(key, kind="stable")]
-        mean_of_first = np.cumsum(kept) / np.arange(1, kept.size + 1)
-        curves.append(mean_of_first[np.maximum(1, np.round((1 - REMOVED) * kept.size)).astype(int) - 1])
-    return curves[0], curves[1]
+    """Mean error of what is left after removing 0, 5 ... 95 % of the points: by uncertainty, and by true error.
+
+    Points of equal uncertainty are removed in no order: the mean of theirs stands for each.
+    """
+    once = np.ones((1, points.error_mm.size))
+    left, ideal = (curve(once)[0] for curve in _sparsification_curves(points))
+    return left, ideal
+
+
+def _sparsification_curves(points: UncertainPoints) -> tuple[Figure, Figure]:
+    """The curves by uncertainty and by true error, as figures of weighted points."""
+    by_spread, by_error = (kept_means(key, points.error_mm, REMOVED) for key in (points.spread_mm, points.error_mm))
+    return by_spread, by_error

@@ -211,3 +211,21 @@ def test_the_command_writes_both_parts_or_the_reference_alone(dataset, tmp_path,
     with pytest.raises(SystemExit) as done:
         main(["data", "check", str(tmp_path / "public")])
     assert "hidden" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("keep_names", [False, True])
+def test_the_reference_knows_who_is_one_patient_and_the_public_part_does_not(tmp_path, keep_names) -> None:
+    with DatasetWriter(tmp_path / "set", TASK, source="a clinic", licence="none") as writer:
+        for number in range(8):
+            split, image = "train" if number < 2 else "test", np.full((9, 8), number, dtype=np.uint8)
+            case = Case(f"scan{number}", split, f"family{number // 2}")
+            writer.add(case, Image.of(image, (0.1, 0.2), (3, 4)), {"senior": points(number), "junior": points(number)})
+    folders = {"public": tmp_path / "public", "reference": tmp_path / "reference"}
+    header = hide(Dataset(tmp_path / "set"), **folders, keep_names=keep_names)
+    with (tmp_path / "reference/names.csv").open() as file:
+        families = {row["case"]: row["group"] for row in csv.DictReader(file)}
+    numbers = {(families[name], case.group) for name, case in header.cases.items()}
+    assert len(numbers) == 3 and {number for _, number in numbers} == {"1", "2", "3"}
+    assert "family" not in (tmp_path / "reference/reference.json").read_text()
+    public = Dataset(tmp_path / "public").cases(split="test")
+    assert all(case.group == case.name for case in public)

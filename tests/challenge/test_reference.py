@@ -41,6 +41,22 @@ def test_a_reference_folder_holds_the_split_and_no_image(dataset, tmp_path):
     ]
 
 
+def test_cases_of_one_patient_are_told_by_a_number_alone(tmp_path):
+    with DatasetWriter(tmp_path / "data", load_task("ceph-19"), source="test", licence="none") as writer:
+        for name, group in (("x", "Jane Doe"), ("y", "y"), ("z", "Jane Doe"), ("w", "John Roe")):
+            writer.add(Case(name, "test", group), None, {"reference": Landmarks(["sella"], [[1, 2, 0]])})
+    header = write_reference(Dataset(tmp_path / "data"), tmp_path / "hidden")
+    assert {name: case.group for name, case in header.cases.items()} == {"x": "1", "y": "2", "z": "1", "w": "3"}
+    assert read_reference_header(tmp_path / "hidden") == header
+    text = (tmp_path / "hidden/reference.json").read_text()
+    assert "Jane" not in text and "Roe" not in text
+
+
+def test_a_patient_per_case_leaves_no_group(dataset, tmp_path):
+    write_reference(dataset, tmp_path / "hidden")
+    assert '"group"' not in (tmp_path / "hidden/reference.json").read_text()
+
+
 def test_each_protected_folder_gets_its_own_secret_and_open_ones_none(dataset, tmp_path):
     first = write_reference(dataset, tmp_path / "one").secret
     second = write_reference(dataset, tmp_path / "two").secret

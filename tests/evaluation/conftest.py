@@ -28,7 +28,9 @@ def make_task(*, names=("a", "b", "c"), dimension=3, tie="strict", observers=("o
     return parse_task(value, source="tiny")
 
 
-def write_dataset(folder: Path, task, observers, *, not_assessed=None, columns=None, splits=None, subsets=None):
+def write_dataset(
+    folder: Path, task, observers, *, not_assessed=None, columns=None, splits=None, subsets=None, groups=None
+):
     """A dataset without images. observers: name -> (cases, landmarks, 3), NaN where absent."""
     with DatasetWriter(folder, task, source="test", licence="none") as writer:
         n_cases = len(next(iter(observers.values())))
@@ -38,7 +40,7 @@ def write_dataset(folder: Path, task, observers, *, not_assessed=None, columns=N
             case = Case(
                 name,
                 (splits or {}).get(name, "test"),
-                name,
+                (groups or {}).get(name, name),
                 (subsets or {}).get(name, ""),
                 tuple((not_assessed or {}).get(name, ())),
                 (columns or {}).get(name, {}),

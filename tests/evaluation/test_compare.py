@@ -5,14 +5,17 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy import stats
 
 from landmark_challenge.cli import cli
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.reference import write_reference
+from landmark_challenge.task import Ranking, RankingColumn, load_task, parse_task, task_names, threshold_key
 from landmark_evaluation.entries import load_entries, rescore, submission_from_details
 from landmark_evaluation.leaderboard import make_leaderboard
 from landmark_evaluation.pairing import read_submission
 from landmark_evaluation.references import open_reference
+from landmark_evaluation.tables import leaderboard_text, ranked_thresholds, shown_thresholds
 
 
 def land(*arguments):
@@ -168,3 +171,166 @@ def test_results_that_do_not_belong_together_are_refused(kit, results, data, tmp
 def test_a_single_submission_makes_a_leaderboard(results, tmp_path):
     land("compare", results / "best", "--out", tmp_path / "b", "--no-report")
     assert len(read(tmp_path / "b/leaderboard.csv")) == 1
+
+
+def test_results_carry_their_groups_and_rank_by_them(kit, data, tmp_path):
+    points, dataset = data
+    groups = {f"case{k}": f"patient{k // 3}" for k in range(30)}
+    grouped = kit.dataset(tmp_path / "grouped", dataset.task, {"one": points}, groups=groups)
+    generator = np.random.default_rng(1)
+    for name, sd in (("best", 0.5), ("worst", 2.0)):
+        kit.plain(tmp_path / "p" / name, dataset.task, points + generator.normal(0, sd, points.shape))
+        output = land("evaluate", tmp_path / "p" / name, grouped.folder, "--out", tmp_path / "r" / name, "--no-report")
+        assert "30 cases of 10 groups, 90 points" in output and "over groups of cases" in output
+    entries = load_entries([tmp_path / "r/best", tmp_path / "r/worst"])
+    assert entries[0].groups.tolist() == [k // 3 for k in range(30)]
+    board = make_leaderboard(entries, dataset.task, resamples=200)
+    # Ten patients that all agree: the rank sum is 55 of 55, half a step from continuous, with SD sqrt(385 / 4).
+    assert board.pairs[0].p == pytest.approx(2 * stats.norm.sf((27.5 - 0.5) / (385 / 4) ** 0.5))
+    assert (
+        entries[0].metrics.aggregates.confidence.mre_mm["mean"]
+        == make_leaderboard(entries, dataset.task).rows[0].intervals[0]
+    )
+    rescored = rescore([tmp_path / "r/best", tmp_path / "r/worst"], open_reference(grouped.folder))
+    assert rescored[0].groups.tolist() == entries[0].groups.tolist()
+    # The same cases, but nobody knows who is who: another number of independent patients.
+    land("evaluate", tmp_path / "p/worst", dataset.folder, "--out", tmp_path / "r2/alone", "--no-report")
+    with pytest.raises(ChallengeError, match="wanted the groups of cases of best"):
+        load_entries([tmp_path / "r/best", tmp_path / "r2/alone"])
+
+
+def other_task(task, **changes):
+    """An own task of the same name and version that scores otherwise."""
+    value = task.model_dump(mode="json") | changes
+    return parse_task(value, source="other")
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"landmarks": [{"name": name, "definition": name} for name in "ab"]}, "landmarks"),
+        ({"success_thresholds_mm": [1.0, 2.0, 3.0]}, "thresholds"),
+        ({"missing_error_mm": 60.0}, "protocol"),
+        ({"dimension": 2, "working_spacing_mm": [1.0, 1.0]}, "dimension"),
+        ({"ranking": {"rule": "mean-rank"}}, "ranking"),
+    ],
+)
+def test_own_tasks_of_one_name_that_score_otherwise_are_refused(kit, results, data, tmp_path, changes, what):
+    task = other_task(data[1].task, **changes)
+    dataset = kit.dataset(tmp_path / "other", task, {"one": data[0][:, : len(task.names)]})
+    kit.plain(tmp_path / "q/own", task, data[0][:, : len(task.names)])
+    land("evaluate", tmp_path / "q/own", dataset.folder, "--out", tmp_path / "s/own", "--no-report")
+    with pytest.raises(ChallengeError, match=f"wanted the {what} of best, .*, got"):
+        load_entries([results / "best", tmp_path / "s/own"])
+
+
+def test_results_against_other_points_are_refused(kit, results, data, tmp_path):
+    moved = kit.dataset(tmp_path / "moved", data[1].task, {"one": data[0] + [1.0, 0, 0]})
+    land("evaluate", tmp_path / "p/worst", moved.folder, "--out", tmp_path / "s/worst", "--no-report")
+    with pytest.raises(ChallengeError, match=r"wanted the reference points .* of best, [0-9a-f]{16}, got"):
+        load_entries([results / "best", tmp_path / "s/worst"])
+    # Results of earlier versions do not tell: they are compared as before.
+    path = tmp_path / "s/worst/metrics.json"
+    value = json.loads(path.read_text())
+    del value["protocol"]["reference_digest"]
+    path.write_text(json.dumps(value))
+    assert len(load_entries([results / "best", tmp_path / "s/worst"])) == 2
+
+
+def test_a_rater_scored_against_the_others_is_compared_with_everybody(kit, tmp_path):
+    points = np.random.default_rng(0).uniform(-80, 80, size=(12, 3, 3)).round(1)
+    task = kit.task(observers=("one", "two"))
+    dataset = kit.dataset(tmp_path / "data", task, {"one": points, "two": points + [1.0, 0, 0]})
+    kit.plain(tmp_path / "p", task, points + [0, 2.0, 0])
+    land("evaluate", tmp_path / "p", dataset.folder, "--out", tmp_path / "r/method", "--no-report")
+    land("evaluate", dataset.folder / "landmarks/one", dataset.folder, "--out", tmp_path / "r/one", "--no-report")
+    entries = load_entries([tmp_path / "r/method", tmp_path / "r/one"])
+    assert entries[1].metrics.protocol.left_out == "one"
+
+
+def test_protected_results_of_another_reference_are_refused(kit, data, tmp_path):
+    points, dataset = data
+    kit.plain(tmp_path / "q", dataset.task, points + [2.0, 0, 0])
+    for name in ("spring", "autumn"):
+        write_reference(dataset, tmp_path / name)
+        land("evaluate", tmp_path / "q", tmp_path / name, "--out", tmp_path / "s" / name, "--no-report")
+    with pytest.raises(ChallengeError, match="reference points"):
+        load_entries([tmp_path / "s/spring", tmp_path / "s/autumn"])
+
+
+def ranked_by(entries, *paths, rule="score"):
+    """A leaderboard by these columns, low is best."""
+    columns = tuple(RankingColumn(title=path, path=f"aggregates.{path}", order="asc") for path in paths)
+    task = entries[0].task
+    return make_leaderboard(
+        entries, task.model_copy(update={"ranking": Ranking(rule=rule, columns=columns)}), resamples=200
+    )
+
+
+@pytest.fixture
+def close(kit, data, tmp_path):
+    """Two submissions of the same quality."""
+    points, dataset = data
+    generator = np.random.default_rng(4)
+    for name in ("one", "two"):
+        moved = points + generator.normal(0, 1, points.shape)
+        kit.platform(tmp_path / "c" / name, dataset.task, moved, invoke_duration="PT2S")
+        land("evaluate", tmp_path / "c" / name, dataset.folder, "--out", tmp_path / "s" / name, "--no-report")
+    return load_entries([tmp_path / "s/one", tmp_path / "s/two"])
+
+
+@pytest.mark.parametrize(
+    "path", ["mre_mm.mean", "sdr.2_0mm", "success_curve_area", "landmarks.b.mre_mm.median", "landmarks.b.sdr.1_0mm"]
+)
+def test_what_errors_make_is_drawn_again_for_the_stability(close, path):
+    board = ranked_by(close, path)
+    assert board.not_redrawn == () and 0 < board.stability.share[0, 0] < 1
+    stated = close[0].metrics.aggregates.confidence.model_dump()
+    for key in path.split("."):
+        stated = stated[key]
+    row = next(row for row in board.rows if row.entry is close[0])
+    again = make_leaderboard(close, close[0].task.model_copy(update={"ranking": board.rule}))
+    assert next(r for r in again.rows if r.entry is row.entry).intervals[0] == pytest.approx(stated)
+
+
+@pytest.mark.parametrize("path", ["runtime_s.mean", "mre_mm.max", "presence.sensitivity", "n_missing"])
+def test_what_errors_do_not_make_leaves_the_stability_unknown(close, path):
+    board = ranked_by(close, path)
+    assert board.stability is None and board.not_redrawn == (path,) and board.pairs
+    assert leaderboard_text(board).endswith(path) and "resamples" not in leaderboard_text(board)
+    assert ranked_by(close, "mre_mm.mean", path).stability is not None, "the rule takes the first column alone"
+    assert ranked_by(close, "mre_mm.mean", path, rule="mean-rank").not_redrawn == (path,)
+    assert ranked_by(close, path, rule="significance").stability is not None, "the rule takes no column"
+
+
+def test_a_resample_without_the_landmark_takes_no_part_in_the_stability(close):
+    for entry in close:
+        entry.error_mm[2:, 1] = np.nan
+    board = ranked_by(close, "landmarks.b.mre_mm.mean")
+    assert board.stability.share.sum(axis=1) == pytest.approx(1.0)
+
+
+def test_a_page_says_why_firmness_is_left_out(close, tmp_path):
+    from landmark_evaluation.report.page import write_leaderboard
+
+    write_leaderboard(ranked_by(close, "runtime_s.mean"), tmp_path / "board", curve_limit_mm=8)
+    html = (tmp_path / "board/leaderboard.html").read_text()
+    assert "How firm the ranks are is not known" in html
+    assert 'id="plot-significance"' in html and 'id="plot-stability"' not in html
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_tables_show_the_threshold_that_a_task_ranks_by(name):
+    task = load_task(name)
+    keys = [threshold_key(threshold) for threshold in task.success_thresholds_mm]
+    shown = shown_thresholds(keys, task.ranking)
+    assert set(ranked_thresholds(task.ranking)) <= set(shown) and shown == sorted(shown, key=keys.index)
+
+
+def test_a_printed_table_shows_the_threshold_that_it_ranks_by(kit, results, data, tmp_path):
+    ranking = {"rule": "score", "columns": [{"title": "s", "path": "aggregates.sdr.1_0mm", "order": "desc"}]}
+    dataset = kit.dataset(tmp_path / "other", other_task(data[1].task, ranking=ranking), {"one": data[0]})
+    printed = land("evaluate", tmp_path / "p/best", dataset.folder, "--out", tmp_path / "s/best", "--no-report")
+    assert "< 1 mm" in printed and "< 2 mm" in printed
+    board = land("compare", tmp_path / "s/best", "--out", tmp_path / "b", "--no-report")
+    assert "< 1 mm" in board.split("\n\n")[1]

@@ -8,6 +8,8 @@ import pytest
 
 from landmark_challenge.dataset import Case
 from landmark_challenge.task import load_task
+from landmark_evaluation import disclosure as protection
+from landmark_evaluation.design import DISCLOSED
 from landmark_evaluation.disclosure import CAP_MM, NoiseLevel, curve_thresholds_mm, noise_level, protect
 from landmark_evaluation.metrics import score_points
 from landmark_evaluation.pairing import Submission
@@ -269,3 +271,23 @@ def test_few_points_make_much_noise_and_say_so():
     many = noise_level(10_000, dimension=2, n_thresholds=12)
     assert few.mean_mm == pytest.approx(200 * many.mean_mm)
     assert few.locate_submissions == many.locate_submissions > 200
+
+
+def test_the_digest_of_protected_points_needs_the_secret():
+    reference = hidden_reference(1)
+    assert reference.digest == hidden_reference(1).digest
+    assert replace(reference, secret="cd" * 32).digest != reference.digest
+    assert replace(reference, points_mm=reference.points_mm + 1e-9).digest != reference.digest
+    assert replace(reference, secret=None).digest != reference.digest
+
+
+def test_counts_are_exact_and_the_documents_say_so():
+    reference = hidden_reference(1)
+    points = reference.points_mm.copy()
+    points[7, 1] = np.nan
+    reference = replace(reference, points_mm=points)
+    for landmark, absent in ((0, 0), (1, 1)):
+        given = score(only([50, 50], 7, landmark), reference)
+        assert (given.n_false_alarms, given.n_missing) == (absent, N_POINTS - 1 - (1 - absent))
+    assert "n_missing and n_false_alarms are counts without noise" in protection.__doc__
+    assert "exact" in DISCLOSED["protected"]

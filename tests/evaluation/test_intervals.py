@@ -19,12 +19,16 @@ COVARIANCE = {name: np.diag([size, 1.0, 1.0]).tolist() for name, size in (("a", 
 
 @pytest.fixture
 def evaluation(kit, points, tmp_path):
+    return evaluate(kit, points, tmp_path)
+
+
+def evaluate(kit, points, tmp_path, *, groups=None):
     task = kit.task(observers=("one", "two"))
     generator = np.random.default_rng(4)
     points[1, 2] = points[4, 2] = np.nan
     raters = {name: points + generator.normal(0, 0.5, points.shape).round(1) for name in ("one", "two")}
     columns = {f"case{k}": {"scanner": "AB"[k % 2]} for k in range(6)}
-    data = kit.dataset(tmp_path / "data", task, {"reference": points, **raters}, columns=columns)
+    data = kit.dataset(tmp_path / "data", task, {"reference": points, **raters}, columns=columns, groups=groups)
     given = points + generator.normal(0, 1, points.shape)
     given[1, 2], given[2, 0] = 3.0, np.nan  # a false alarm and a missing one
     kit.platform(tmp_path / "p", task, given, invoke_duration="PT0.5S", covariance=COVARIANCE)
@@ -130,7 +134,14 @@ def test_every_figure_of_uncertainty(evaluation):
         return summarise_uncertainty(UncertainPoints(*(part[place] for part in parts)))
 
     drawn_figures = [summary(rows) for rows in samples(evaluation)]
-    figures = [("pearson", "r"), ("spearman", "r"), ("sparsification_error",), ("coverage", "50"), ("coverage", "95")]
+    figures = [
+        ("share_with_covariance",),
+        ("pearson", "r"),
+        ("spearman", "r"),
+        ("sparsification_error",),
+        ("coverage", "50"),
+        ("coverage", "95"),
+    ]
     for path in [*figures, ("ellipsoid_90_mm3", "mean"), ("ellipsoid_90_mm3", "median")]:
         value, values = found, drawn_figures
         for key in path:
@@ -138,7 +149,7 @@ def test_every_figure_of_uncertainty(evaluation):
         assert value == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=1e-9), path
 
 
-def test_every_figure_of_a_result_has_an_interval_but_counts_tests_and_maxima(evaluation):
+def test_every_figure_of_a_result_has_an_interval_but_counts_and_maxima(evaluation):
     value = evaluation.metrics.to_json()["aggregates"]
     confidence = value.pop("confidence")
     for section in ("n_missing", "n_false_alarms", "n_failures", "subgroups"):
@@ -147,7 +158,7 @@ def test_every_figure_of_a_result_has_an_interval_but_counts_tests_and_maxima(ev
         for row in value["observers"].pop(name):
             assert set(row["confidence"]["mre_mm"]) == set(row["mre_mm"]) - {"max"}
     without = [path for path in leaves(value) if not is_count(path) and not has(confidence, path)]
-    assert {path[-1] for path in without} <= {"max", "p"}, without
+    assert {path[-1] for path in without} <= {"max"}, without
 
 
 def leaves(value, path=()):
@@ -167,3 +178,24 @@ def has(value, path):
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return isinstance(value, list) and len(value) == 2
+
+
+def test_every_interval_draws_groups(kit, points, tmp_path):
+    # A single patient is all that a resample can draw, so nothing varies.
+    found = evaluate(kit, points, tmp_path, groups={f"case{k}": "patient" for k in range(6)}).metrics
+    assert (found.protocol.n_cases, found.protocol.n_groups) == (6, 1)
+    value = found.to_json()["aggregates"]
+    rows = [*value["observers"]["scored"], *value["observers"]["pairs"], *value["subgroups"]]
+    spans = {**value["confidence"], **{str(k): row["confidence"] for k, row in enumerate(rows)}}
+    assert len(list(spans_in(spans))) > 100
+    wide = {path: span for path, span in spans_in(spans) if span[0] != pytest.approx(span[1])}
+    assert not wide
+
+
+def spans_in(value, path=()):
+    """The path and value of every interval."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from spans_in(part, (*path, key))
+    else:
+        yield path, value

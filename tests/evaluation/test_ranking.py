@@ -15,7 +15,10 @@ def test_pairs_are_scipys_signed_rank_tests_with_holms_correction():
     means = case_means()
     pairs = ranking.compare_pairs(means, resamples=500, seed=1)
     assert [(pair.first, pair.second) for pair in pairs] == [(0, 1), (0, 2), (1, 2)]
-    raw = [stats.wilcoxon(means[pair.first], means[pair.second]).pvalue for pair in pairs]
+    raw = [
+        stats.wilcoxon(means[pair.first], means[pair.second], correction=True, method="asymptotic").pvalue
+        for pair in pairs
+    ]
     assert [pair.p for pair in pairs] == pytest.approx(raw)
     smallest = min(raw)
     assert min(pair.p_holm for pair in pairs) == pytest.approx(min(1, 3 * smallest))
@@ -30,10 +33,8 @@ def test_holm_follows_its_definition():
 
 
 def test_the_effect_size_is_the_balance_of_signed_ranks():
-    assert ranking.rank_biserial(np.array([-1.0, -2.0, -3.0])) == -1.0
-    assert ranking.rank_biserial(np.array([1.0, 2.0, -3.0])) == 0.0
-    assert ranking.rank_biserial(np.array([0.0, 1.0])) == 1.0
-    assert ranking.rank_biserial(np.zeros(4)) == 0.0
+    rows = np.array([[-1.0, -2.0, -3.0], [1.0, 2.0, -3.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    assert ranking.SignedRanks.of(rows).effect.tolist() == [-1.0, 0.0, 1.0, 0.0]
 
 
 def test_equal_submissions_differ_in_nothing():
@@ -45,20 +46,31 @@ def test_equal_submissions_differ_in_nothing():
 def test_the_vectorised_test_equals_scipys_asymptotic_one():
     generator = np.random.default_rng(2)
     differences = generator.normal(0.1, 1, (30, 60)).round(1)
-    p, better = ranking.asymptotic_signed_rank(differences)
+    found = ranking.SignedRanks.of(differences)
     for row, difference in enumerate(differences):
-        expected = stats.wilcoxon(difference, zero_method="wilcox", correction=False, method="asymptotic")
-        assert p[row] == pytest.approx(expected.pvalue, rel=1e-9)
+        expected = stats.wilcoxon(difference, zero_method="wilcox", correction=True, method="asymptotic")
+        assert found.p[row] == pytest.approx(expected.pvalue, rel=1e-9)
         positive = stats.rankdata(np.abs(difference[difference != 0]))[difference[difference != 0] > 0].sum()
         total = stats.rankdata(np.abs(difference[difference != 0])).sum()
-        assert better[row] == (positive < total / 2)
+        assert found.effect[row] == pytest.approx(2 * positive / total - 1)
+
+
+@pytest.mark.parametrize("n_cases", [5, 6, 8, 20])
+def test_what_is_shown_and_what_is_drawn_again_are_one_test(n_cases):
+    better = np.linspace(1.0, 2.0, n_cases)
+    pair = ranking.compare_pairs(np.stack([better, 2 * better]), resamples=20, seed=0)[0]
+    difference = -better
+    assert pair.p == ranking.SignedRanks.of(difference[None]).p[0]
+    exact = stats.wilcoxon(difference, method="exact").pvalue
+    assert exact / 2 < pair.p < 4 * exact or n_cases > 8
+    assert (pair.p < 0.05) == (exact < 0.05), "five cases of one sign are not significant, six are"
 
 
 @pytest.mark.slow
 def test_as_many_cases_as_are_needed_give_the_power():
     generator = np.random.default_rng(3)
     pilot = generator.normal(0.3, 1, 20_000)
-    n = ranking.cases_needed(pilot)
+    n = ranking.cases_needed(ranking.SignedRanks.of(pilot[None]).effect[0])
     assert 80 < n < 105  # a t-test would need about 90
     found = [stats.wilcoxon(generator.normal(0.3, 1, n)).pvalue < 0.05 for _ in range(800)]
     assert 0.75 < np.mean(found) < 0.86
@@ -94,3 +106,24 @@ def test_kendalls_tau_is_scipys():
 def test_stability_is_the_share_of_resamples_at_each_rank():
     found = ranking.stability(np.array([1.0, 2.0]), np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [1.0, 1.0]]))
     assert found.share.tolist() == [[0.75, 0.25], [0.5, 0.5]]
+
+
+def test_tests_are_on_the_means_of_groups():
+    means = case_means()
+    groups = np.repeat(np.arange(40), 3)
+    once = ranking.compare_pairs(means, resamples=200, seed=1)
+    thrice = ranking.compare_pairs(np.repeat(means, 3, axis=1), groups=groups, resamples=200, seed=1)
+    for one, three in zip(once, thrice, strict=True):
+        assert (three.p, three.effect) == pytest.approx((one.p, one.effect))
+        assert three.difference_mm == pytest.approx(one.difference_mm)
+        assert three.interval_mm == pytest.approx(one.interval_mm)
+        assert three.cases_needed == pytest.approx(3 * one.cases_needed, abs=2), "patients bring three images each"
+    own = ranking.compare_pairs(means, groups=np.arange(40), resamples=200, seed=1)
+    assert own == once
+    redrawn = ranking.resampled_significance_points(np.repeat(means, 3, axis=1), groups=groups, seed=0)
+    assert np.array_equal(redrawn, ranking.resampled_significance_points(means, seed=0))
+
+
+def test_a_case_without_a_score_leaves_the_rest_of_its_group():
+    means = np.array([[1.0, np.nan, 3.0, 4.0], [2.0, 2.0, 2.0, 2.0]])
+    assert ranking.group_means(means, np.array([0, 0, 1, 1])).tolist() == [[1.0, 3.5], [2.0, 2.0]]

@@ -80,3 +80,19 @@ def test_a_case_without_points_is_refused(folder):
 def test_any_other_folder_is_refused(tmp_path):
     with pytest.raises(ChallengeError, match="got neither"):
         open_reference(tmp_path)
+
+
+def test_groups_come_with_a_dataset_and_with_a_reference_folder(kit, raters, tmp_path):
+    task = kit.task(observers=("one", "two", "three"))
+    groups = {"case0": "Jane Doe", "case2": "Jane Doe"}
+    data = kit.dataset(tmp_path / "data", task, raters, groups=groups, splits={"case5": "train"})
+    write_reference(data, tmp_path / "hidden")
+    assert "Jane" not in (tmp_path / "hidden/reference.json").read_text()
+    for folder in (data.folder, tmp_path / "hidden"):
+        truth = open_reference(folder)
+        assert truth.groups.tolist() == [0, 1, 0, 2, 3] and truth.n_groups == 4
+
+
+def test_a_reference_folder_without_groups_has_cases_of_their_own(folder):
+    truth = open_reference(folder)
+    assert truth.groups.tolist() == [0, 1, 2, 3, 4] and truth.n_groups == 5

@@ -161,6 +161,7 @@ def test_a_leaderboard_holds_everything_in_one_file(board):
     assert "<b>bold</b>" not in html
     for name in ("intervals", "success", "stability", "significance"):
         assert f'id="plot-{name}"' in html and (board / f"figures/{name}.png").is_file()
+    assert "no error rates" in html
     assert html.index("good &amp;") < html.index("fair") < html.index(">bad<")
     assert "reference: mean of one, two" in html
 

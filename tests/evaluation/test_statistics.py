@@ -109,3 +109,33 @@ def test_sets_of_values_have_the_intervals_of_the_whole_bootstrap():
     assert set(found) == set(whole.mre_mm) and nothing == {}
     for name, span in found.items():
         assert span == pytest.approx(whole.mre_mm[name]), name
+
+
+def test_groups_are_drawn_whole_and_cases_of_their_own_as_ever():
+    groups = np.array([0, 1, 1, 2, 0, 1])
+    grouped = next(statistics.draw_cases(6, groups=groups, resamples=40, seed=2))
+    whole = next(statistics.draw_cases(3, resamples=40, seed=2))
+    assert np.array_equal(grouped, whole[:, groups])
+    own = next(statistics.draw_cases(6, groups=np.arange(6), resamples=40, seed=2))
+    assert np.array_equal(own, next(statistics.draw_cases(6, resamples=40, seed=2)))
+
+
+def test_three_images_of_a_patient_are_worth_one():
+    errors = errors_mm(cases=40, lost=0.0)
+    once = statistics.bootstrap(errors, [2.0], tie="strict", resamples=300)
+    groups = np.repeat(np.arange(40), 3)
+    thrice = statistics.bootstrap(np.repeat(errors, 3, axis=0), [2.0], tie="strict", groups=groups, resamples=300)
+    assert thrice.mre_mm["mean"] == pytest.approx(once.mre_mm["mean"])
+    assert thrice.sdr[0] == pytest.approx(once.sdr[0])
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth_where_patients_have_several_images():
+    generator = np.random.default_rng(0)
+    groups, hits = np.repeat(np.arange(40), 3), 0
+    for _ in range(300):
+        patient = np.repeat(generator.normal(0, 0.5, 40), 3)[:, None]
+        errors = 3 + patient + generator.normal(0, 0.3, (120, 1)) + generator.normal(0, 0.5, (120, 5))
+        low, high = statistics.bootstrap(errors, [2.0], tie="strict", groups=groups, resamples=300).mre_mm["mean"]
+        hits += low <= 3.0 <= high
+    assert 0.90 <= hits / 300 <= 0.98

@@ -28,7 +28,10 @@ def intervals(board: Leaderboard) -> Figure:
             ceiling.mean_mm, color=PALETTE["--muted"], linestyle="--", linewidth=1.4, label="mean of the observers"
         )
         axes.legend(loc="best", fontsize=8.5)
-    axes.set(xlabel=f"{column.title}, 95 % interval over cases", ylim=(0.3, len(board.rows) + 0.7))
+    axes.set(
+        xlabel=f"{column.title}, 95 % interval over {board.rows[0].entry.metrics.protocol.drawn}",
+        ylim=(0.3, len(board.rows) + 0.7),
+    )
     axes.grid(axis="y", visible=False)
     return figure
 

@@ -5,6 +5,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from landmark_challenge.task import Ranking
+
 from ..confidence import Interval95, LandmarkConfidence, PairConfidence
 from ..results import ErrorSummary, Metrics
 from ..tables import protocol_line, shown_thresholds, threshold_text
@@ -57,10 +59,10 @@ def with_interval(value: float, span: Interval95 | None, *, factor: float = 1.0,
     return Cell(f"{factor * value:.{digits}f} [{low}, {high}]", factor * value)
 
 
-def landmark_table(metrics: Metrics) -> Table:
+def landmark_table(metrics: Metrics, ranking: Ranking) -> Table:
     """One row per landmark and one over all, with intervals for the mean and the success rates."""
     scores = metrics.aggregates
-    keys = shown_thresholds(list(scores.sdr))
+    keys = shown_thresholds(list(scores.sdr), ranking)
     sign = "<" if metrics.protocol.tie == "strict" else "<="
     head = [
         "landmark",
@@ -106,12 +108,12 @@ def _error_row(
     return tuple(cells)
 
 
-def observer_table(metrics: Metrics) -> Table | None:
+def observer_table(metrics: Metrics, ranking: Ranking) -> Table | None:
     """The observers scored like submissions, and every pair of them."""
     found = metrics.aggregates.observers
     if found is None:
         return None
-    keys = shown_thresholds(list(metrics.aggregates.sdr))
+    keys = shown_thresholds(list(metrics.aggregates.sdr), ranking)
     rows = [
         _observer_row(f"{row.observer} against {row.against}", row.n_cases, row.mre_mm, row.sdr, keys, row.confidence)
         for row in found.scored
@@ -180,12 +182,12 @@ def agreement_table(metrics: Metrics) -> Table | None:
     return Table("agreement", "Agreement by axis (Bland-Altman)", head, rows) if rows else None
 
 
-def subgroup_table(metrics: Metrics) -> Table | None:
+def subgroup_table(metrics: Metrics, ranking: Ranking) -> Table | None:
     """One row per value of every column of cases.csv."""
     groups = metrics.aggregates.subgroups
     if not groups:
         return None
-    keys = shown_thresholds(list(metrics.aggregates.sdr))
+    keys = shown_thresholds(list(metrics.aggregates.sdr), ranking)
     rows = tuple(
         (
             Cell(f"{group.column} = {group.value}"),

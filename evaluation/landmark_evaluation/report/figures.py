@@ -225,11 +225,14 @@ def uncertainty(points: UncertainPoints) -> Figure:
     axes = figure.add_subplot(1, 3, 2)
     levels = np.linspace(0.02, 0.99, 60)
     squared = points.mahalanobis_squared
-    inside = [100 * np.mean(squared <= stats.chi2.ppf(level, points.offset_mm.shape[1])) for level in levels]
+    n_given = squared.size + points.bare_case.size  # a given point without a covariance counts as outside
+
+    def inside(level: float) -> float:
+        return float(100 * np.sum(squared <= stats.chi2.ppf(level, points.offset_mm.shape[1])) / n_given)
+
     axes.plot([0, 100], [0, 100], color=PALETTE["--muted"], linewidth=1)
-    axes.plot(100 * levels, inside, color=PALETTE["--blue"], linewidth=2)
-    marks = [100 * np.mean(squared <= stats.chi2.ppf(level, points.offset_mm.shape[1])) for level in LEVELS]
-    axes.plot(100 * np.array(LEVELS), marks, "o", color=PALETTE["--blue"], markersize=4)
+    axes.plot(100 * levels, [inside(level) for level in levels], color=PALETTE["--blue"], linewidth=2)
+    axes.plot(100 * np.array(LEVELS), [inside(level) for level in LEVELS], "o", color=PALETTE["--blue"], markersize=4)
     axes.set(
         title="calibration", xlabel="confidence level (%)", ylabel="errors inside (%)", xlim=(0, 100), ylim=(0, 101)
     )

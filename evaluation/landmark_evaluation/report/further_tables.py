@@ -9,7 +9,7 @@ SHARE_OF_ERROR = "of the mean error; 0 is a perfect order"
 
 
 def uncertainty_table(metrics: Metrics) -> Table | None:
-    """How announced uncertainty and errors go together, with the p-values of the correlations."""
+    """How announced uncertainty and errors go together, with their intervals."""
     found, confidence = metrics.aggregates.uncertainty, metrics.aggregates.confidence
     if found is None:
         return None
@@ -19,15 +19,18 @@ def uncertainty_table(metrics: Metrics) -> Table | None:
     rows = []
     for name in ("pearson", "spearman"):
         if name in values:
-            p = values[name]["p"]
             coefficient = with_interval(values[name]["r"], within.get(name, {}).get("r"))
             title = f"{name.capitalize()} correlation of announced and true error"
-            rows.append((Cell(title), coefficient, Cell("p < 1e-16" if p < 1e-16 else f"p = {p:.2g}")))
+            rows.append((Cell(title), coefficient, Cell("-1 to 1")))
     for power, unit in ((3, "mm³"), (2, "mm²")):
         key = f"ellipsoid_90_mm{power}"
         for which, size in values.get(key, {}).items():
             title = f"{which} size of the 90 % region"
             rows.append((Cell(title), with_interval(size, within.get(key, {}).get(which), digits=2), Cell(unit)))
+    if "share_with_covariance" in values:
+        span = within.get("share_with_covariance")
+        cell = with_interval(values["share_with_covariance"], span, factor=100, digits=1)
+        rows.append((Cell("given points with a covariance"), cell, Cell("%")))
     for level, share in values["coverage"].items():
         span = within.get("coverage", {}).get(level)
         inside = percent(share) if span is None else with_interval(share, span, factor=100, digits=1)
@@ -35,8 +38,8 @@ def uncertainty_table(metrics: Metrics) -> Table | None:
     if "sparsification_error" in values:
         area = with_interval(values["sparsification_error"], within.get("sparsification_error"))
         rows.append((Cell("area between the sparsification curves"), area, Cell(SHARE_OF_ERROR)))
-    note = f"{found.n_points} points with a covariance"
-    return Table("uncertainty", "Uncertainty", ("figure", "value", "unit or test"), tuple(rows), note)
+    note = f"{found.n_points} points with a covariance; a given point without one counts as outside its region"
+    return Table("uncertainty", "Uncertainty", ("figure", "value", "unit or range"), tuple(rows), note)
 
 
 def runtime_table(metrics: Metrics) -> Table | None:

@@ -15,7 +15,7 @@ from .. import uncertainty
 from ..leaderboard import Leaderboard
 from ..observers import observer_errors
 from ..scoring import Evaluation
-from ..tables import noise_line, protocol_line, threshold_text
+from ..tables import noise_line, not_redrawn_line, protocol_line, ranked_thresholds, threshold_text
 from . import board_figures, exports, figures, further_tables
 from .exports import Cell, Table
 from .overlays import make_overlays
@@ -23,6 +23,10 @@ from .theme import inline_svg, save_figure, styled
 
 WORST_CASES = 20
 CURVE_REACH = 2.0
+STABILITY_NOTE = (
+    "How the ranking varies with the cases that are drawn. The shares are no error rates of a test: also of two equal "
+    "submissions, one is significantly better in about 17 % of resamples, not in 5 %."
+)
 SIGNIFICANCE_NOTE = (
     "Green: the submission of the row is better than the one of the column, numbered as the rows (Holm, 5 %)."
 )
@@ -32,18 +36,19 @@ def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Datas
     """Write report.html, tables/ and figures/ into `out`. images: draws the worst and the median case, `open` only."""
     metrics = evaluation.metrics
     is_open = evaluation.reference.disclosure == "open"
-    tables = [exports.landmark_table(metrics)]
+    ranking = evaluation.reference.task.ranking
+    tables = [exports.landmark_table(metrics, ranking)]
     plots: list[tuple[str, str, Figure]] = []
     overlays = []
     if is_open:
         further = (
-            exports.observer_table,
-            exports.agreement_table,
-            further_tables.uncertainty_table,
-            exports.clinical_table,
-            exports.subgroup_table,
+            exports.observer_table(metrics, ranking),
+            exports.agreement_table(metrics),
+            further_tables.uncertainty_table(metrics),
+            exports.clinical_table(metrics),
+            exports.subgroup_table(metrics, ranking),
         )
-        tables += [table for table in (make(metrics) for make in further) if table is not None]
+        tables += [table for table in further if table is not None]
         tables.append(_worst_cases(evaluation))
         with styled():
             plots = _plots(evaluation)
@@ -62,6 +67,7 @@ def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Datas
         tables=tables,
         overlays=overlays,
         runtime=runtime,
+        headlines=["2_0mm", "4_0mm", *ranked_thresholds(ranking)],
         largest=threshold_text(list(metrics.aggregates.sdr)[-1]),
     )
     for table in tables:
@@ -84,6 +90,7 @@ def write_leaderboard(board: Leaderboard, out: Path, *, curve_limit_mm: float) -
             plots.append(("success", "Points within a distance", figure))
         if board.stability is not None and len(board.rows) > 1:
             plots.append(("stability", "Rank stability", board_figures.rank_stability(board)))
+        if board.pairs:
             plots.append(("significance", "Significant differences", board_figures.significance(board)))
     tables = [_board_table(board)]
     if board.pairs:
@@ -97,8 +104,10 @@ def write_leaderboard(board: Leaderboard, out: Path, *, curve_limit_mm: float) -
         noise=None if first.aggregates.noise is None else noise_line(first.aggregates.noise),
         tables=tables,
         rule=board.rule.rule,
-        notes={"significance": SIGNIFICANCE_NOTE},
+        notes={"significance": SIGNIFICANCE_NOTE, "stability": STABILITY_NOTE},
         observers=board.observers,
+        not_redrawn=not_redrawn_line(board) if board.not_redrawn else None,
+        drawn=first.protocol.drawn,
         tau=None if board.stability is None else float(board.stability.kendall_tau.mean()),
         left_out=[row.entry for row in board.rows if row.entry.metrics.protocol.left_out],
     )
