@@ -8,7 +8,6 @@ ones look closer, and that the covariance tells how far the stages differ and is
 """
 
 import copy
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
@@ -66,7 +65,8 @@ def train(
     if trained.fabric.global_rank == 0:
         mean_shape = mean_shape_of(dataset)
         model = Model("cascade", preset, asdict(settings), dataset.task, {}, mean_shape, {})
-        scale = calibrated(Cascade.of(model, settings, copy.deepcopy(trained.networks), trained.fabric.device), dataset)
+        networks = {name: as_kept(network) for name, network in trained.networks.items()}
+        scale = calibrated(Cascade.of(model, settings, networks, trained.fabric.device), dataset)
     weights = trained.weights()
     save_trained(
         output,
@@ -78,10 +78,24 @@ def train(
         curves=trained.curves,
         fabric=trained.fabric,
         seed=seed,
-        exact={key for key, value in weights.items() if value.ndim < 2},
+        exact={key for key, value in weights.items() if not is_rounded(value)},
         fingerprint=fingerprint,
         rounded=True,  # convolutions compute in bfloat16 wherever that is fast
     )
+
+
+def is_rounded(weights: Tensor) -> bool:
+    """Whether a model folder keeps them in bfloat16."""
+    return weights.is_floating_point() and weights.ndim > 1
+
+
+def as_kept(network: nn.Module) -> nn.Module:
+    """A copy with the weights that a model folder keeps."""
+    copied = copy.deepcopy(network)
+    for value in copied.state_dict().values():
+        if is_rounded(value):
+            value.copy_(value.bfloat16())
+    return copied
 
 
 def calibrated(localizer: "Cascade", dataset: Dataset) -> float:
@@ -94,26 +108,30 @@ def calibrated(localizer: "Cascade", dataset: Dataset) -> float:
     distances, ndim = [], dataset.task.dimension
     for case in dataset.wanted_cases("validation"):
         found = localizer.localize(dataset.image(case.name))
-        apart = found.landmarks.points_mm - dataset.landmarks(case.name).aligned_mm(dataset.task.names)
-        there = np.isfinite(apart).all(axis=1)
-        if there.any():
-            apart = apart[there, :ndim]
-            covariance = np.array(list(found.covariance_mm2.values()))[there, :ndim, :ndim]
-            distances.append(np.einsum("ni,nij,nj->n", apart, np.linalg.inv(covariance), apart))
-    if not distances:
+        apart = (found.landmarks.points_mm - dataset.landmarks(case.name).aligned_mm(dataset.task.names))[:, :ndim]
+        covariance = np.array(list(found.covariance_mm2.values()))[:, :ndim, :ndim]
+        distances.append(np.einsum("ni,nij,nj->n", apart, np.linalg.inv(covariance), apart))
+    squared = np.array(distances)
+    if not np.isfinite(squared).any():
         raise ChallengeError(f"{dataset.folder}: wanted landmarks in the validation cases, there are none")
-    scale = upper_quantile(distances, HELD) / chi2_quantile(HELD, ndim) * localizer.scale
-    report(f"covariances times {scale:.3f}, from {sum(map(len, distances))} validation points")
+    scale = upper_quantile(squared, HELD) / chi2_quantile(HELD, ndim) * localizer.scale
+    report(f"covariances times {scale:.3f}, from {np.isfinite(squared).sum()} validation points")
     return scale
 
 
-def upper_quantile(values: Sequence[NDArray[np.float64]], share: float, *, resamples: int = 1000) -> float:
-    """One standard error above the quantile of the values of all cases: the 84th percentile of the quantiles of
-    resampled cases, whose points are wrong together.
+def upper_quantile(values: NDArray[np.float64], share: float, *, resamples: int = 1000) -> float:
+    """One standard error above the quantile of values (cases, landmarks), NaN where there is none.
+
+    The points of an image are wrong together, and so are those of a landmark, which other raters may mean otherwise:
+    cases and landmarks are both drawn again (Owen, Annals of Applied Statistics 2007, the pigeonhole bootstrap).
     """
     draw = np.random.default_rng(0)
-    drawn = draw.integers(len(values), size=(resamples, len(values)))
-    quantiles = [np.quantile(np.concatenate([values[case] for case in cases]), share) for cases in drawn]
+    quantiles = []
+    for _ in range(resamples):
+        again = [draw.integers(count, size=count) for count in values.shape]
+        drawn = values[np.ix_(*again)]
+        if np.isfinite(drawn).any():
+            quantiles.append(np.nanquantile(drawn, share))
     return float(np.quantile(quantiles, ONE_STANDARD_ERROR))
 
 
