@@ -69,13 +69,13 @@ def _cpu(task: Task) -> Settings:
         small = task.pad_to_voxels is not None
         spacings, window = ((2 * unit, unit, unit, unit) if small else (4 * unit, 2 * unit, unit, unit)), 24
         whole, crops = Architecture((16, 32, 48, 64)), Architecture((16, 32, 48))
-        batches, iterations, images = (2, 4, 4), (1000, 800, 2000), 3
+        batches, iterations, images = (2, 4, 4), (1000, 2000, 3000), 3
     coarse, middle, fine, finest = spacings
     shaken = replace(_WHOLE, shift_mm=8 * unit, elastic_mm=1.5 * unit)
-    near = replace(_CROPS, elastic_mm=_CROPS.elastic_mm * unit)
-    nearest = near if task.dimension == 2 else replace(_SLICES, elastic_mm=_SLICES.elastic_mm * unit)
+    near = _CROPS if task.dimension == 2 else _SLICES
+    near = replace(near, elastic_mm=near.elastic_mm * unit)
     schedule = _schedule(iterations[2], batches[2])
-    last = Stage(finest, crops, schedule, nearest, max(1.0 * unit, 1.5 * finest), images)
+    last = Stage(finest, crops, schedule, near, max(1.0 * unit, 1.5 * finest), images)
     return Settings(
         Stage(coarse, whole, _schedule(iterations[0], batches[0]), shaken, coarse),
         Stage(middle, crops, _schedule(iterations[1], batches[1]), near, 1.5 * middle, images),
