@@ -31,6 +31,7 @@ from .cascade_training import fit_stages
 from .checkpoints import MODEL_FILE, Model, mean_shape_of, read_model
 from .finish import save_trained
 from .presets import from_plain
+from .references import reference_mm
 from .resuming import already_trained, fingerprint_of
 from .scales import ImageReader
 from .stopwatch import span
@@ -108,7 +109,7 @@ def calibrated(localizer: "Cascade", dataset: Dataset) -> float:
     distances, ndim = [], dataset.task.dimension
     for case in dataset.wanted_cases("validation"):
         found = localizer.localize(dataset.image(case.name))
-        apart = (found.landmarks.points_mm - dataset.landmarks(case.name).aligned_mm(dataset.task.names))[:, :ndim]
+        apart = (found.landmarks.points_mm - reference_mm(dataset, case))[:, :ndim]
         covariance = np.array(list(found.covariance_mm2.values()))[:, :ndim, :ndim]
         distances.append(np.einsum("ni,nij,nj->n", apart, np.linalg.inv(covariance), apart))
     squared = np.array(distances)

@@ -35,6 +35,7 @@ from .cascade_network import (
 )
 from .heatmap_unet import MapTarget, heatmap_loss
 from .heatmaps import centre_of_mass
+from .references import reference_mm
 from .scales import StoreReader
 from .store import Store, load_store, radial_errors_mm
 from .training import Point, Step, cases_at, fit, launch, report, set_threads
@@ -293,7 +294,7 @@ def with_observers(store: Store, dataset: Dataset, cases: Sequence[Case]) -> Sto
 
 def _apart_mm(dataset: Dataset, case: Case, observer: str) -> NDArray[np.float64]:
     """(L, 3): from the reference to what an observer says, NaN where one of them says nothing."""
-    reference = dataset.landmarks(case.name).aligned_mm(dataset.task.names)
+    reference = reference_mm(dataset, case)
     if not dataset.landmarks_path(case.name, observer=observer).is_file():
         return np.full_like(reference, np.nan)
-    return dataset.landmarks(case.name, observer=observer).aligned_mm(dataset.task.names) - reference
+    return reference_mm(dataset, case, observer=observer) - reference

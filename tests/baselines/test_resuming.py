@@ -95,7 +95,7 @@ def test_the_same_run_goes_on_and_is_left_once_it_is_finished(
     assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == stamps
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"cascade"}))
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_knows_its_finished_model(method: str, tiny_dataset: Path, tmp_path: Path) -> None:
     data, module = Dataset(tiny_dataset), method_module(method)
     settings = module.preset_settings("tiny", data.task) if hasattr(module, "preset_settings") else None
