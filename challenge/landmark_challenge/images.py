@@ -170,6 +170,9 @@ def read_geometry(path: Path, *, dimension: int | None = None) -> Image:
     if path.is_dir():
         return read_image(path, dimension=dimension)
     with _clear_errors(path):
+        if not path.is_file():
+            raise ChallengeError(f"{path}: wanted an image, there is no such file")
+        check_header(path)  # what it gives back, whether compressed data are whole, takes as long as reading them
         reader = _file_reader(path)
     array = np.broadcast_to(np.uint8(0), reader.GetSize()[::-1])
     return _checked(path, _as_dimension(path, reader, array, dimension))
