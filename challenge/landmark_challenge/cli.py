@@ -1,5 +1,6 @@
 """The `landmarks` command. Other packages add sub-commands through the entry-point group `landmarks.commands`."""
 
+import os
 import sys
 from importlib.metadata import entry_points
 from typing import Any
@@ -45,6 +46,14 @@ class LazyGroup(click.Group):
         added = {point.name: point.value for point in entry_points(group="landmarks.commands")}
         return {**added, **OWN_COMMANDS}
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; Ctrl-C ends it with 130, as a shell expects, where click's own code would be 1."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nlandmarks: interrupted", err=True)
+            raise click.exceptions.Exit(130) from None
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command's name, nothing imported."""
         return sorted(self._known())
@@ -85,6 +94,14 @@ def _extra_missing(what: str, error: ModuleNotFoundError) -> Exception:
     return ChallengeError(f"{what} needs the package '{library}': pip install 'landmark-challenge-kit[all]'")
 
 
+def _unusable_file(error: OSError) -> Exception:
+    """What to say of a file that the system refuses; an error that names none is a fault of ours."""
+    if not isinstance(error.filename, str | bytes):
+        return error
+    reason = error.strerror or type(error).__name__
+    return ChallengeError(f"{os.fsdecode(error.filename)}: {reason}")
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line: exit code 2 and one line on stderr for bad input, 130 for Ctrl-C."""
     try:
@@ -92,6 +109,8 @@ def main(arguments: list[str] | None = None) -> Any:
             return cli.main(args=arguments, prog_name="landmarks")
         except ModuleNotFoundError as error:  # of a library that is imported only where it is used
             raise _extra_missing("this command", error) from None
+        except OSError as error:  # a folder that cannot be made, a disk that is full
+            raise _unusable_file(error) from None
     except ChallengeError as error:
         click.echo(f"landmarks: error: {' '.join(str(error).split())}", err=True)
         sys.exit(2)

@@ -120,8 +120,7 @@ def default_workers(limits: Limits) -> int:
 def _take_up(out: Path, identity: str, *, dataset: Dataset, images: Sequence[CaseImage]) -> dict[str, dict[str, Any]]:
     """The finished cases of a run that `out` holds; refuses a folder that holds anything else."""
     marker = out / JOBS / RUN
-    digest = files.sha256_file(dataset.folder / "cases.csv")
-    described = {"algorithm": identity, "task": dataset.task.name, "dataset": digest}
+    described = {"algorithm": identity, "task": dataset.task.name, "dataset": dataset.digest()}
     if marker.is_file():
         if files.read_json(marker) != described:
             raise ChallengeError(f"{out}: wanted a new folder, it holds a run of another algorithm or dataset")

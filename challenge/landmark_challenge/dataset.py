@@ -1,6 +1,7 @@
 """A dataset on disk: cases with images, splits, groups and observers (format: DESIGN, section 4)."""
 
 import csv
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -48,6 +49,9 @@ class Dataset:
         header = files.read_json(self.folder / "dataset.json")
         if not isinstance(header, dict) or not isinstance(header.get("task"), str):
             raise ChallengeError(f"{self.folder / 'dataset.json'}: wanted an object with 'task', got something else")
+        digests = header.get("digests", {})
+        if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
+            raise ChallengeError(f"{self.folder / 'dataset.json'}: digests: wanted texts by case, got something else")
         self.header: dict[str, Any] = header
         own = self.folder / "task.yaml"
         self.task: Task = load_task(own if own.is_file() else header["task"])
@@ -123,6 +127,22 @@ class Dataset:
     def geometry(self, name: str) -> Image:
         """The geometry of a case's image, its grey values not read (`images.read_geometry`)."""
         return read_geometry(self.image_path(name), dimension=self.task.dimension)
+
+    def digest(self) -> str:
+        """SHA-256 of what tells this dataset from another: its cases, and the digests of their images.
+
+        An image whose digest is not stored is told by size and time, so that none needs to be read.
+        """
+        digest = hashlib.sha256(files.sha256_file(self.folder / CASES_TABLE).encode())
+        stored = self.header.get("digests", {})
+        for name in self._cases:
+            path = self._image_paths.get(name)
+            if name in stored:
+                digest.update(f"{name} {stored[name]}\n".encode())
+            elif path is not None:
+                facts = path.stat()
+                digest.update(f"{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
     def landmarks_path(self, name: str, *, observer: str = REFERENCE) -> Path:
         """Where an observer's points of a case lie."""

@@ -178,19 +178,26 @@ def _check_meta_image(path: Path) -> Inflation | None:
         raise ChallengeError(f"{path}: ElementDataFile: wanted LOCAL or a file beside it, there is no {data.name[:60]}")
     kind = fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY")
     size = META_IMAGE_BYTES.get(kind.removeprefix("U"))
-    sides = [int(side) for side in _numbers(path, "DimSize", fields.get("DimSize", ""))]
+    sides = _whole(path, "DimSize", fields.get("DimSize", ""))
     if size is None or not sides or min(sides) < 1:
         raise ChallengeError(f"{path}: wanted a known ElementType and DimSize of at least 1, got '{kind}' and {sides}")
-    wanted = math.prod(sides) * size * int(_numbers(path, "channels", fields.get("ElementNumberOfChannels", "1"))[0])
+    wanted = math.prod(sides) * size * _one(path, "ElementNumberOfChannels", fields.get("ElementNumberOfChannels", "1"))
     before = position if data == path else 0
+    after = data.stat().st_size - before
     if fields.get("CompressedData", "False").lower() != "true":
-        _holds(path, data.stat().st_size - before, wanted)
+        _holds(path, after, wanted)
         return None
-    _check_ratio(path, wanted, data.stat().st_size)
+    _check_ratio(path, wanted, after)
+    # ITK reads as many bytes as this says and leaves noise where they do not make a whole image, without it as well.
+    compressed = _one(path, "CompressedDataSize", fields.get("CompressedDataSize", "0"))
+    if not 0 < compressed <= after:
+        raise ChallengeError(
+            f"{path}: CompressedDataSize: wanted 1 to {after}, the bytes after the header, got {compressed}: truncated?"
+        )
 
     def inflate() -> None:
         with _refusing(path, "whole compressed data"):
-            held = _count(_inflate(data, before), wanted)
+            held = _count(_inflate(data, before, compressed), wanted)
         _holds(path, held, wanted)
 
     return inflate
@@ -207,7 +214,7 @@ def _check_nrrd(path: Path) -> None:
     if "data file" in fields or "datafile" in fields:
         raise ChallengeError(f"{path}: wanted an NRRD file that holds its data, got one that names another file")
     kind = fields.get("type", "").removeprefix("unsigned ").removeprefix("signed ").removesuffix("_t").removeprefix("u")
-    sides = [int(side) for side in _numbers(path, "sizes", fields.get("sizes", ""))]
+    sides = _whole(path, "sizes", fields.get("sizes", ""))
     size = NRRD_BYTES.get(kind)
     if size is None or not sides or min(sides) < 1:
         raise ChallengeError(f"{path}: wanted a known NRRD type and sizes of at least 1, got '{kind}' and {sides}")
@@ -257,13 +264,16 @@ def _refusing(path: Path, wanted: str) -> Iterator[None]:
         raise ChallengeError(f"{path}: wanted {wanted}, got a broken file") from None
 
 
-def _inflate(path: Path, offset: int) -> Iterable[bytes]:
-    """The decompressed pieces of the zlib stream at `offset`; EOFError where it ends too early."""
+def _inflate(path: Path, offset: int, size: int) -> Iterable[bytes]:
+    """The decompressed pieces of the zlib stream in the `size` bytes at `offset`; EOFError where it ends too early."""
     decoder = zlib.decompressobj()
     with path.open("rb") as file:
         file.seek(offset)
         while not decoder.eof:
-            chunk = decoder.unconsumed_tail or file.read(CHUNK_BYTES)
+            chunk = decoder.unconsumed_tail
+            if not chunk:
+                chunk = file.read(min(CHUNK_BYTES, size))
+                size -= len(chunk)
             if not chunk:
                 raise EOFError
             yield decoder.decompress(chunk, CHUNK_BYTES)
@@ -296,6 +306,20 @@ def _numbers(path: Path, key: str, text: str) -> list[float]:
         return [float(part) for part in text.split()]
     except ValueError:
         raise ChallengeError(f"{path}: {key}: wanted numbers, got '{text[:60]}'") from None
+
+
+def _whole(path: Path, key: str, text: str) -> list[int]:
+    values = _numbers(path, key, text)
+    if not all(value.is_integer() for value in values):
+        raise ChallengeError(f"{path}: {key}: wanted whole numbers, got '{text[:60]}'")
+    return [int(value) for value in values]
+
+
+def _one(path: Path, key: str, text: str) -> int:
+    values = _whole(path, key, text)
+    if len(values) != 1:
+        raise ChallengeError(f"{path}: {key}: wanted one number, got '{text[:60]}'")
+    return values[0]
 
 
 def _positive(path: Path, key: str, values: Iterable[float]) -> None:

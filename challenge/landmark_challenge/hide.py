@@ -24,7 +24,7 @@ from .dataset import Case, Dataset, DatasetWriter
 from .errors import ChallengeError
 from .landmarks import Landmarks, read_landmarks
 from .progress import track
-from .reference import ReferenceHeader, write_reference
+from .reference import ReferenceHeader, check_details, write_reference
 
 NAMES_TABLE = "names.csv"
 # Every file of the public part carries this time: 2000-01-01, UTC.
@@ -56,6 +56,8 @@ def hide(
     ChallengeError where something hidden would be public: a training image that is a copy of a hidden one, a hidden
     name or time.
     """
+    check_details(disclosure, details=details)
+    _check_apart(public, reference)
     hidden = dataset.cases(split=split, subset=subset)
     if not hidden:
         raise ChallengeError(f"{dataset.folder}: wanted cases in split '{split}', subset '{subset or 'any'}', got none")
@@ -77,6 +79,13 @@ def hide(
         shutil.rmtree(reference, ignore_errors=True)
         raise
     return header
+
+
+def _check_apart(public: Path, reference: Path) -> None:
+    """Raise ChallengeError where one folder would hold the other: whoever publishes it would publish the reference."""
+    one, other = public.resolve(), reference.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise ChallengeError(f"{reference}: wanted a folder apart from --public {public}, got one in the other")
 
 
 class _PublicWriter(AbstractContextManager["_PublicWriter"]):

@@ -7,6 +7,7 @@ the reversed order (z,) y, x. Millimetres are ITK physical space (LPS), always t
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import re
 import tempfile
@@ -41,6 +42,8 @@ READERS = {
 }
 MAX_SIDE = 20_000
 MAX_VOXELS = 2**30
+# Of a grid at a working spacing, float32: a scan whose header says centimetres for millimetres would take all memory.
+MAX_GRID_VOXELS = MAX_VOXELS // 4
 COLOUR_SHARE_MAX = 0.001
 COLOUR_DIFFERENCE = 0.01
 SHEAR_MAX_MM = 0.1
@@ -170,6 +173,9 @@ def read_geometry(path: Path, *, dimension: int | None = None) -> Image:
     if path.is_dir():
         return read_image(path, dimension=dimension)
     with _clear_errors(path):
+        if not path.is_file():
+            raise ChallengeError(f"{path}: wanted an image, there is no such file")
+        check_header(path)  # what it gives back, whether compressed data are whole, takes as long as reading them
         reader = _file_reader(path)
     array = np.broadcast_to(np.uint8(0), reader.GetSize()[::-1])
     return _checked(path, _as_dimension(path, reader, array, dimension))
@@ -206,12 +212,13 @@ def canonical(
     The grid covers the image's bounding box and starts at its lower corner, so any stored orientation of the same scan
     gives the same grid. Shrinking averages (anti-aliasing) unless `average` is off, the rest is linear; outside the
     image lies its minimum. region: first voxel and number of voxels (x, y[, z]) of the part of the grid that is wanted;
-    only what it needs of the image is looked at.
+    only what it needs of the image is looked at. Raises ChallengeError where more than `MAX_GRID_VOXELS` are wanted.
     """
     whole = canonical_geometry(image, spacing_mm)
     target = whole.spacing_mm
     first, size = ([0] * image.ndim, whole.size) if region is None else region
     origin, size = whole.origin_mm + np.asarray(first) * target, np.asarray(size, int)
+    _check_grid(image, size, target)
     stored, image = image.array, oriented(image)
     factors = [
         max(1, min(int(wanted / spacing + 1e-6), count)) if average else 1
@@ -258,6 +265,16 @@ def canonical_geometry(image: Image, spacing_mm: Sequence[float]) -> Image:
     # The tiny term keeps a half voxel from falling to either side by rounding errors of the header.
     size = np.maximum(1, np.floor((upper - lower) / target + 0.5 + 1e-6)).astype(int)
     return Image.of(np.broadcast_to(np.float32(0), size[::-1]), target, lower + target / 2)
+
+
+def _check_grid(image: Image, size: NDArray[np.intp], spacing_mm: NDArray[np.float64]) -> None:
+    """Raise ChallengeError if a grid of `size` voxels of `spacing_mm` for the image would take too much memory."""
+    if math.prod(size.tolist()) > MAX_GRID_VOXELS:
+        raise ChallengeError(
+            f"image of size {image.size} and spacing {tuple(image.spacing_mm.tolist())} mm: wanted at most "
+            f"{MAX_GRID_VOXELS} voxels of {tuple(spacing_mm.tolist())} mm, got {tuple(size.tolist())}: "
+            "is its spacing right?"
+        )
 
 
 def _shrunk(image: Image, factors: Sequence[int]) -> Image:

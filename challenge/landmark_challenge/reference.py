@@ -71,6 +71,12 @@ class ReferenceHeader(BaseModel):
         return self
 
 
+def check_details(disclosure: str, *, details: bool) -> None:
+    """Raise ChallengeError where details.json would tell what protected scores hide."""
+    if details and disclosure != "open":
+        raise ChallengeError(f"--details: goes with --disclosure open, got {disclosure}")
+
+
 def read_reference_header(folder: Path) -> ReferenceHeader:
     """The checked `reference.json` of a reference folder. Raises ChallengeError: what was wanted, what came."""
     path = folder / HEADER
@@ -97,6 +103,7 @@ def write_reference(
     observer: whose points are scored in place of the task's rule; the task that travels with the folder says so.
     Raises ChallengeError for a split without cases, or a case without a reference.
     """
+    check_details(disclosure, details=details)
     cases = dataset.wanted_cases(split, subset=subset)
     task = dataset.task
     if observer is not None:

@@ -88,8 +88,9 @@ class Ranking(_Spec):
     """How submissions are ordered."""
 
     rule: Literal["score", "mean-rank", "significance"] = "score"
-    columns: tuple[RankingColumn, ...] = (
-        RankingColumn(title="Mean radial error (mm)", path="aggregates.mre_mm.mean", order="asc"),
+    columns: tuple[RankingColumn, ...] = Field(
+        default=(RankingColumn(title="Mean radial error (mm)", path="aggregates.mre_mm.mean", order="asc"),),
+        min_length=1,
     )
 
 

@@ -118,4 +118,27 @@ def test_interrupting_is_no_success() -> None:
         "from landmark_challenge.cli import main; main(['task', 'show', 'ceph-19'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode not in (0, 2) and "Traceback" not in done.stderr
+    assert done.returncode == 130
+    assert done.stderr == "\nlandmarks: interrupted\n"
+
+
+def test_a_file_that_the_system_refuses_is_one_line_and_exit_code_2(tmp_path, capsys) -> None:
+    (tmp_path / "file").touch()
+    for arguments in (
+        ["data", "phantom", "ceph-19", str(tmp_path / "file" / "sub")],
+        ["data", "phantom", "ceph-19", "/proc/x/sub"],
+    ):
+        with pytest.raises(SystemExit) as done:
+            main(arguments)
+        text = capsys.readouterr().err
+        assert done.value.code == 2, text
+        assert text.startswith("landmarks: error: /") and text.count("\n") == 1, text
+
+
+def test_an_error_of_the_system_without_a_file_keeps_its_traceback(monkeypatch) -> None:
+    def fail(**_options):
+        raise OSError("something broke")
+
+    monkeypatch.setattr(cli, "main", fail)
+    with pytest.raises(OSError, match="something broke"):
+        main([])

@@ -166,6 +166,19 @@ def test_another_run_s_folder_is_refused(model, tmp_path):
     assert isinstance(landmarks_run(model, data.folder, "--out", tmp_path / "full").exception, ChallengeError)
 
 
+@pytest.mark.parametrize("digests", [True, False])
+def test_a_run_of_other_images_by_the_same_names_is_refused(model, tmp_path, digests):
+    one, other = make_dataset(tmp_path / "one", [7, 8]), make_dataset(tmp_path / "other", [7, 9])
+    for data in () if digests else (one, other):
+        (data.folder / "dataset.json").write_text(json.dumps({**data.header, "digests": {}}))
+    out = tmp_path / "out"
+    assert landmarks_run(model, one.folder, "--out", out, "--cases", 1).exit_code == 0
+    done = landmarks_run(model, other.folder, "--out", out)
+    assert "it holds a run of another algorithm or dataset" in str(done.exception)
+    # More cases of the same dataset go on with what is there.
+    assert "1 of 2 cases were finished before" in landmarks_run(model, one.folder, "--out", out).output
+
+
 def test_bad_targets_and_empty_splits_are_told(model, tmp_path):
     data = make_dataset(tmp_path / "data", [7])
     done = landmarks_run(tmp_path / "site", data.folder, "--out", tmp_path / "out")

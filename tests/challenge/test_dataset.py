@@ -109,6 +109,8 @@ def test_an_excluded_case_may_share_its_group(folder) -> None:
         ([], "an object with 'task'"),
         ({"task": "ceph-20", "task_version": 1}, "wanted one of"),
         ({"task": "ceph-19", "task_version": 2}, "wanted version 1"),
+        ({"task": "ceph-19", "task_version": 1, "digests": ["a"]}, "digests: wanted texts by case"),
+        ({"task": "ceph-19", "task_version": 1, "digests": {"a": 1}}, "digests: wanted texts by case"),
         ({"task": "ceph-19"}, "wanted version 1"),
     ],
 )

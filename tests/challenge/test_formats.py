@@ -125,6 +125,8 @@ def test_locked_hidden_and_unselected_points_are_points_and_undefined_ones_are_n
     ("content", "match"),
     [
         ("1,1,2,3,0,0,0,1,1,1,0,AC,,\n", "CoordinateSystem"),
+        ("", "CoordinateSystem"),
+        ("# CoordinateSystem = RAS\n1,1,2,3,0,0,0,1,1,1,0,AC,probability=7,\n", "'ac': wanted a probability in 0"),
         ("# CoordinateSystem = 2\n1,1,2,3,0,0,0,1,1,1,0,AC,,\n", r"line 1: .*got '2'"),
         ("# CoordinateSystem = RAS\n1,1,2\n", "line 2: wanted 14 values, got 3"),
         ("# CoordinateSystem = RAS\n1,1,x,3,0,0,0,1,1,1,0,AC,,\n", "line 2: wanted numbers"),
@@ -151,6 +153,9 @@ def test_a_wrong_fcsv_is_refused_by_line(tmp_path, content, match) -> None:
         (markups([control("AC", [1, 2])]), "position"),
         (markups([control("AC", [1, 2, True])]), "position"),
         (markups([control("AC", [1, 2, float("inf")])]), "finite"),
+        (markups([control("AC", [1, 2, 10**400])]), "point 0: wanted finite"),
+        (markups([control(7, [1, 2, 3])]), "label: wanted a text, got int"),
+        (markups([control(None, [1, 2, 3])]), "label ''"),
         (markups([7]), "point 0: wanted an object"),
         (markups([control("", [1, 2, 3])]), "label ''"),
         (markups([control("AC", [1, 2, 3], description="probability=e")]), "after 'probability='"),
@@ -160,6 +165,28 @@ def test_wrong_markups_are_refused(tmp_path, value, match) -> None:
     (tmp_path / "a.mrk.json").write_text(json.dumps(value))
     with pytest.raises(ChallengeError, match=match):
         read_points(tmp_path / "a.mrk.json", task=AFIDS)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("", "wanted the columns .* 'name' is not there"),
+        ("a,b\n", "wanted the columns .* 'name' is not there"),
+        ("name,x,y,z\nAC,1,2,3\n,1,2,3\n", "point 1: wanted a name"),
+        ("name,x,y,z,probability\nAC,1,2,3,7\n", r"'AC': wanted a probability in 0\.\.1, got 7"),
+    ],
+)
+def test_a_wrong_table_of_one_case_is_refused(tmp_path, content, match) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(ChallengeError, match=match) as error:
+        read_points(tmp_path / "a.csv")
+    assert str(error.value).startswith(str(tmp_path / "a.csv"))
+
+
+def test_a_header_alone_says_that_every_landmark_is_absent(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text("name,x,y,z\n")
+    (tmp_path / "a.fcsv").write_text(HEADER.format(system="LPS"))
+    assert len(read_points(tmp_path / "a.csv")) == len(read_points(tmp_path / "a.fcsv")) == 0
 
 
 def test_labels_mean_a_landmark_by_name_abbreviation_alias_or_number() -> None:
@@ -310,7 +337,7 @@ def test_splits_keep_groups_together_and_their_shares() -> None:
     assert {name: case.split for name, case in cases.items()} == {name: case.split for name, case in again.items()}
     other = assign_splits(groups, split="0.8,0.1,0.1", seed=1)
     assert {name: case.split for name, case in cases.items()} != {name: case.split for name, case in other.items()}
-    for text in ("0.5,0.5", "1,1,1", "a,b,c", "everything", "-1,1,1"):
+    for text in ("0.5,0.5", "1,1,1", "a,b,c", "everything", "-1,1,1", "nan,nan,nan"):
         with pytest.raises(ChallengeError, match="--split"):
             assign_splits(groups, split=text)
 

@@ -145,6 +145,25 @@ def test_what_is_there_is_not_overwritten(dataset, tmp_path) -> None:
     assert (tmp_path / "reference" / "mine").read_text() == "x" and not (tmp_path / "public").exists()
 
 
+@pytest.mark.parametrize(("public", "reference"), [("x", "x"), ("x", "x/ref"), ("x/public", "x"), ("x", "y/../x")])
+def test_one_part_inside_the_other_is_refused_before_anything_is_written(dataset, tmp_path, public, reference) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ChallengeError, match="wanted a folder apart from --public"):
+        hide(dataset, public=tmp_path / public, reference=tmp_path / reference)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("public", [[], ["--public", "public"]])
+def test_details_go_with_an_open_reference(dataset, tmp_path, monkeypatch, capsys, public) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as done:
+        main(["data", "hide", str(dataset.folder), *public, "--reference", "r", "--details"])
+    assert done.value.code == 2
+    assert capsys.readouterr().err == "landmarks: error: --details: goes with --disclosure open, got protected\n"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_failure_after_the_reference_leaves_neither_part(dataset, tmp_path, monkeypatch) -> None:
     def fail(*_arguments, **_options):
         raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """Image files made to mislead: each is refused in one line that names it, quickly and without eating memory."""
 
 import gzip
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +12,7 @@ import SimpleITK as sitk
 
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.headers import read_nifti_header
-from landmark_challenge.images import read_image
+from landmark_challenge.images import EXTENSIONS, read_geometry, read_image
 
 VOLUME = np.random.default_rng(0).random((4, 50, 60)).astype(np.float32)
 PICTURE = np.random.default_rng(1).integers(0, 255, (40, 50)).astype(np.uint8)
@@ -84,6 +85,8 @@ def test_half_a_picture_is_refused(stored, name) -> None:
     [
         (b"DimSize = 60 50 4", b"DimSize = 0 50 4", "at least 1"),
         (b"DimSize = 60 50 4", b"DimSize = -6 50 4", "at least 1"),
+        (b"DimSize = 60 50 4", b"DimSize = nan 50 4", "whole numbers"),
+        (b"DimSize = 60 50 4", b"DimSize = 60.5 50 4", "whole numbers"),
         (b"DimSize = 60 50 4", b"DimSize = 100000 100000 4", "truncated"),
         (b"DimSize = 60 50 4", b"DimSize = 99999999999 99999999999 4", "truncated"),
         (b"ElementSpacing = 1 1 1", b"ElementSpacing = 0 1 1", "spacing above 0"),
@@ -103,6 +106,43 @@ def test_half_a_picture_is_refused(stored, name) -> None:
 )
 def test_a_meta_image_header_that_lies_is_refused(stored, old, new, match) -> None:
     refused(stored("a.mha", header(old, new)), match)
+
+
+@pytest.mark.parametrize("size", [b"100", b"0", b"-5", b"99999999", b"nan", b"", b"1.5", b"1 2", None])
+def test_a_meta_image_that_lies_of_its_compressed_size_is_refused_in_one_line(stored, capfd, size) -> None:
+    def change(content: bytes) -> bytes:
+        line = b"" if size is None else b"CompressedDataSize = " + size + b"\n"
+        return re.sub(rb"CompressedDataSize = \d+\n", line, content)
+
+    path = stored("a.mha", change, compress=True)
+    refused(path, "CompressedDataSize" if size != b"100" else "whole compressed data")
+    if size != b"100":  # known only once it is inflated
+        with pytest.raises(ChallengeError, match="CompressedDataSize"):
+            read_geometry(path)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "compress"), [("a.mha", True), *((name, False) for name in ("a.mha", "a.nii", "a.nrrd", "a.bmp", "a.jpg"))]
+)
+def test_the_geometry_of_half_an_image_is_refused_without_a_line_of_itk(stored, capfd, name, compress) -> None:
+    array = VOLUME if name in ("a.mha", "a.nii", "a.nrrd") else PICTURE
+    path = stored(name, without_end, array=array, compress=compress)
+    for read in (read_geometry, read_image):
+        with pytest.raises(ChallengeError, match="wanted"):
+            read(path)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_an_empty_file_is_refused_in_one_line(tmp_path, capfd, extension) -> None:
+    path = tmp_path / f"a{extension}"
+    path.touch()
+    for read in (read_geometry, read_image):
+        with pytest.raises(ChallengeError, match="wanted") as error:
+            read(path)
+        assert "Success" not in str(error.value)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Geometry against SimpleITK, canonical grids under every stored orientation."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from landmark_challenge import images
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.images import (
+    MAX_GRID_VOXELS,
     Image,
     bounding_box_mm,
     canonical,
@@ -144,6 +147,18 @@ def test_a_region_is_that_part_of_the_grid(ndim: int, working_mm: float, average
             cut = tuple(slice(a, a + n) for a, n in zip(first[::-1], size[::-1], strict=True))
             np.testing.assert_allclose(part.array, whole.array[cut], rtol=0, atol=1e-2)
             np.testing.assert_allclose(part.origin_mm, whole.index_to_mm(first)[0, :ndim], rtol=0, atol=1e-9)
+
+
+def test_a_grid_beyond_all_memory_is_refused_and_a_part_of_it_is_not(monkeypatch) -> None:
+    # Nothing near the true bound is ever made here: it is lowered to that of a small grid.
+    monkeypatch.setattr(images, "MAX_GRID_VOXELS", 1000)
+    image = Image.of(np.zeros((6, 5), np.uint8), (90, 90))
+    with pytest.raises(ChallengeError, match=r"size \(5, 6\) and spacing \(90\.0, 90\.0\) mm: .* got \(150, 180\)"):
+        canonical(image, (3, 3))
+    assert canonical(image, (3, 3), region=((10, 20), (40, 25))).size == (40, 25)
+    assert canonical(image, (18, 18)).size == (25, 30)
+    wrong = canonical_geometry(Image.of(np.broadcast_to(np.uint8(0), (609, 480)), (90, 90)), (1.6, 1.6))
+    assert math.prod(wrong.size) > MAX_GRID_VOXELS
 
 
 def test_without_averaging_only_neighbours_count() -> None:

@@ -48,6 +48,7 @@ def changed(**changes) -> dict:
         ({"intensity": {"rule": "window"}}, "takes low < high"),
         ({"intensity": {"rule": "equalise", "low": 1, "high": 2}}, "takes neither"),
         ({"sockets": {"image": {"slug": "a", "relative_path": "a b"}}}, "relative_path"),
+        ({"ranking": {"columns": []}}, "ranking.columns"),
         ({"surprise": 1}, "surprise"),
     ],
 )

@@ -110,8 +110,9 @@ def import_dataset(
 
 def read_points(path: Path, *, task: Task | None = None) -> Landmarks:
     """The points of one case in the kit's own table. Raises ChallengeError."""
-    rows, _ = _read_table(path)
-    absent = [column for column in OWN_COLUMNS[:4] if rows and column not in rows[0]]
+    rows, header = _read_table(path)
+    # Without rows too: an empty file is a broken one, not a case without landmarks.
+    absent = [column for column in OWN_COLUMNS[:4] if column not in header]
     if absent:
         raise ChallengeError(f"{path}: wanted the columns {','.join(OWN_COLUMNS)}, '{absent[0]}' is not there")
     points = [[_number(row[axis], f"{path}: line {line}") for axis in "xyz"] for line, row in enumerate(rows, start=2)]

@@ -106,7 +106,8 @@ def assign_splits(groups: Mapping[str, str], *, split: str, seed: int = 0) -> di
         shares = [float(part) for part in split.split(",")]
     except ValueError:
         shares = []
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+    # Put so that NaN, of which every comparison is false, is refused.
+    if not (len(shares) == 3 and min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):
         raise ChallengeError(
             f"--split: wanted one of {', '.join(SPLITS)} or three shares that add up to 1, got '{split}'"
         )

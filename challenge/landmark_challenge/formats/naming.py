@@ -57,16 +57,21 @@ def named(
 ) -> Landmarks:
     """Landmarks of (label, description) pairs; with a task its names, otherwise the labels as they stand.
 
-    Raises ChallengeError for a label that the task does not know and for one that comes twice, unless the descriptions
-    of the two tell them apart.
+    Raises ChallengeError for a label that is empty or that the task does not know, for one that comes twice, unless the
+    descriptions of the two tell them apart, and for a probability beyond 0..1.
     """
     if task is None:
         names = [label for label, _ in labels]
+        if "" in names:
+            raise ChallengeError(f"{source}: point {names.index('')}: wanted a name, got none")
     else:
         names = _task_names(labels, known_labels(task), task, source)
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
         raise ChallengeError(f"{source}: wanted each landmark once, got '{doubled}' twice")
+    for name, chance in zip(names, probability, strict=True):
+        if not 0 <= chance <= 1:
+            raise ChallengeError(f"{source}: '{name}': wanted a probability in 0..1, got {chance:g}")
     return Landmarks(names, points_mm, probability)
 
 

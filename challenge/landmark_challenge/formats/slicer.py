@@ -107,10 +107,11 @@ def _read_fcsv(path: Path) -> list[ControlPoint]:
                     raise ChallengeError(f"{where}: wanted the columns x, y, z and label, got '{value.strip()[:80]}'")
         elif line.strip():
             if signs is None:
-                raise ChallengeError(
-                    f"{path}: wanted a line '# CoordinateSystem = ...' before the points, there is none"
-                )
+                break
             points.append(_fcsv_point(line, columns, signs, where))
+    # Without points too: an empty file is a broken one, not a case without landmarks.
+    if signs is None:
+        raise ChallengeError(f"{path}: wanted a line '# CoordinateSystem = ...' before the points, there is none")
     return points
 
 
@@ -170,8 +171,19 @@ def _json_point(control: Any, signs: Sequence[int], where: str) -> ControlPoint:
         if defined:
             raise ChallengeError(f"{where}: wanted the position [x, y, z], got something else")
         position = [0.0, 0.0, 0.0]
-    x, y, z = (sign * float(part) for sign, part in zip(signs, position, strict=True))
-    return ControlPoint(str(control.get("label", "")), str(control.get("description", "")), (x, y, z), defined)
+    try:
+        x, y, z = (sign * float(part) for sign, part in zip(signs, position, strict=True))
+    except OverflowError:
+        raise ChallengeError(f"{where}: wanted finite coordinates, got a number too large") from None
+    return ControlPoint(_text(control, "label", where), _text(control, "description", where), (x, y, z), defined)
+
+
+def _text(control: dict[str, Any], key: str, where: str) -> str:
+    """A text that may be left out or null."""
+    value = control.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ChallengeError(f"{where}: {key}: wanted a text, got {type(value).__name__}")
+    return value or ""
 
 
 def _signs(system: str, where: str) -> tuple[int, int, int]:
