@@ -16,7 +16,7 @@ from landmark_challenge.task import Task, parse_task
 from .answers import shown
 from .pairing import Submission, read_submission
 from .references import Reference, numbered
-from .results import DETAILS, METRICS, Metrics, Protocol, read_metrics
+from .results import DETAILS, METRICS, Metrics, read_metrics
 from .scoring import evaluate_submission
 
 MAX_DETAILS_BYTES = 2 * 1024**3
@@ -117,13 +117,6 @@ def _load(folder: Path, name: str) -> Entry:
     if not path.is_file():
         return Entry(name, metrics, None, (), (), None)
     value = _read_details(path)
-    with _refused(path):
-        protocol = Protocol.model_validate(value["protocol"])
-    differing = _differing(metrics.protocol.model_dump(), protocol.model_dump())
-    if differing is not None:
-        raise ChallengeError(
-            f"{path}: wanted the protocol of {METRICS} beside it, {differing[0]}, got {differing[1]}; evaluate again"
-        )
     task = parse_task(value.get("task_spec"), source=str(path))
     landmarks = tuple(value["landmarks"])
     errors = np.full((len(value["cases"]), len(landmarks)), np.nan)
@@ -143,7 +136,19 @@ def _read_details(path: Path) -> dict[str, Any]:
         for case in value["cases"]:
             if [point["name"] for point in case["points"]] != value["landmarks"] or not isinstance(case["case"], str):
                 raise KeyError
+    if (path.parent / METRICS).is_file():
+        _refuse_foreign(value, path)
     return value
+
+
+def _refuse_foreign(details: dict[str, Any], path: Path) -> None:
+    """Raise ChallengeError for details that another evaluation left beside a metrics.json."""
+    metrics = files.read_json(path.parent / METRICS)
+    with _refused(path):
+        differing = _differing(metrics["protocol"], details["protocol"])
+    if differing is not None:
+        wanted, got = differing
+        raise ChallengeError(f"{path}: wanted the protocol of {METRICS} beside it, {wanted}, got {got}; evaluate again")
 
 
 def _numbers(value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -197,7 +202,7 @@ def _facts(one: Entry, other: Entry) -> list[tuple[str, Any, Any]]:
 
 def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[str, str] | None:
     """What differs of two protocols, as text of the one and of the other; None where they are the same."""
-    keys = [key for key in ours if ours[key] != theirs.get(key)]
+    keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     texts = [", ".join(f"{key}: {value.get(key)}" for key in keys) for value in (ours, theirs)]
     return (texts[0], texts[1]) if keys else None
 

@@ -173,8 +173,11 @@ def test_details_of_another_evaluation_are_not_believed(results, data, tmp_path)
     write_reference(data[1], tmp_path / "hidden")
     land("evaluate", tmp_path / "p/best", tmp_path / "hidden", "--out", tmp_path / "r4/best", "--no-report")
     shutil.copy(results / "best/details.json", tmp_path / "r4/best/details.json")
-    with pytest.raises(ChallengeError, match=r"details\.json: wanted the protocol of metrics\.json .*protected.*open"):
-        load_entries([tmp_path / "r4/best"])
+    for reads in (load_entries, lambda folders: rescore(folders, open_reference(data[1].folder))):
+        with pytest.raises(
+            ChallengeError, match=r"details\.json: wanted the protocol of metrics\.json .*protected.*open"
+        ):
+            reads([tmp_path / "r4/best"])
 
 
 def test_a_single_submission_makes_a_leaderboard(results, tmp_path):
