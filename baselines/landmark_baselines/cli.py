@@ -13,7 +13,7 @@ from landmark_challenge.images import image_stem, read_image
 from landmark_challenge.landmarks import write_landmarks
 
 from .checkpoints import MODEL_FILE
-from .method import METHODS, load_model, method_module, train_method
+from .method import METHODS, load_model, method_module, resolve_device, train_method
 from .presets import overridden
 from .training import report
 
@@ -25,8 +25,20 @@ from .training import report
 @click.option("--preset", type=click.Choice(["paper", "fast", "cpu", "tiny"]), default="cpu", show_default=True)
 @click.option("--variant", help="A row of the paper's ablation, for example R_log+C.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--devices", default=1, show_default=True, help="Processes of data-parallel training on each node.")
-@click.option("--nodes", default=1, show_default=True, help="Nodes of data-parallel training (under torchrun).")
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes of data-parallel training on each node.",
+)
+@click.option(
+    "--nodes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Nodes of data-parallel training (under torchrun).",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--deterministic", is_flag=True, help="Refuse operations whose result may vary between runs; slower.")
 @click.option("--resume", is_flag=True, help="Continue the unfinished run in the model folder; a finished one is left.")
@@ -53,6 +65,7 @@ def train(
     """
     if not resume:
         files.refuse_existing(output)
+    device = resolve_device(device)
     data = Dataset(dataset)
     module = method_module(method)
     options: dict[str, object] = {}

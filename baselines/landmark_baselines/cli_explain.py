@@ -44,11 +44,13 @@ def explain(
         known = read_landmarks(reference, names=localizer.task.names)
         truth = known.aligned_mm([name])[0] if name in known.names else None
     final = fields[-1].point_mm
+    axes = localizer.task.dimension  # as it is scored: in 2D the z of a reference does not count
     lines = [f"{field.stage}: {', '.join(f'{value:.2f}' for value in field.point_mm)} mm" for field in fields]
     if truth is not None and np.isfinite(truth).all():
         lines.append(f"reference: {', '.join(f'{value:.2f}' for value in truth)} mm")
-        lines.append(f"error: {np.linalg.norm(final - truth):.2f} mm")
-        title = f"{name} in {image_stem(image.name)}: error {np.linalg.norm(final - truth):.2f} mm"
+        error = f"{np.linalg.norm((final - truth)[:axes]):.2f} mm"
+        lines.append(f"error: {error}")
+        title = f"{name} in {image_stem(image.name)}: error {error}"
     else:
         truth, title = None, f"{name} in {image_stem(image.name)}"
     stem = f"{image_stem(image.name)}-{name}"

@@ -5,6 +5,7 @@ Noothout et al., IEEE TMI 39(12), 2020. `global_to_local.py` puts the two stages
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -61,12 +62,12 @@ class Settings:
 
     global_stage: Stage
     local_stage: Stage
-    regression: str = "log"
+    regression: Literal["log", "linear", "none"] = "log"
     classification: bool = True
     classification_weight: float = 1.0
     coordinate_weight: float = 0.0
     local_margin: int = 0
-    decoding: str = "posterior"
+    decoding: Literal["posterior", "positive"] = "posterior"
     local: bool = True
 
 

@@ -67,6 +67,10 @@ class FewerCases(Dataset):
 
 def run_curve(plan: Plan, sizes: Sequence[int], seeds: Sequence[int], folder: Path) -> list[Run]:
     """Train, localize and score once for every number of images and seed; finished parts are taken as they are."""
+    # Before the first training, which may take hours.
+    plan.dataset.wanted_cases("test", subset=plan.subset)
+    for count in sizes:
+        FewerCases(plan.dataset.folder, count, seed=0)
     described, header = plan.described(), folder / STUDY_FILE
     if header.is_file():
         if files.read_json(header) != described:

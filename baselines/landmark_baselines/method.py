@@ -1,5 +1,6 @@
 """The method contract: a method is one module with `train` and `load`, and one line in METHODS."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,7 @@ METHODS = {
     "loc_net": "landmark_baselines.loc_net",
     "cascade": "landmark_baselines.cascade",
 }
+DEVICES = re.compile("cpu|cuda(:[0-9]{1,3})?")
 PRESETS = ("paper", "fast", "cpu", "tiny")
 
 
@@ -36,12 +38,21 @@ def method_module(name: str) -> ModuleType:
 
 
 def resolve_device(device: str) -> str:
-    """`auto` becomes `cuda` where there is one, else `cpu`."""
+    """`auto` becomes `cuda` where there is one, else `cpu`. ChallengeError for what is none, or not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ChallengeError(f"device: wanted {device}, there is no CUDA device")
+    if not DEVICES.fullmatch(device):
+        raise ChallengeError(f"device: wanted auto, cpu, cuda or cuda:N, got '{device[:60]}'")
+    if device == "cpu":
+        return device
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(device.partition(":")[2] or 0) >= there:
+        raise ChallengeError(f"device: wanted {device}, there {_counted(there)}")
     return device
+
+
+def _counted(devices: int) -> str:
+    return "is no CUDA device" if devices == 0 else f"are {devices} CUDA devices, counted from 0"
 
 
 def train_method(name: str, dataset: Dataset, *, output: Path, device: str = "auto", **options: Any) -> None:

@@ -98,6 +98,7 @@ class OneLandmark(Dataset):
 
 def run_study(plan: Plan, folder: Path) -> list[Result]:
     """Train, localize and score every row of the plan in `folder`; finished parts are taken as they are."""
+    plan.dataset.wanted_cases("test", subset=plan.subset)
     described, header = plan.described(), folder / STUDY_FILE
     if header.is_file():
         if files.read_json(header) != described:
@@ -105,8 +106,6 @@ def run_study(plan: Plan, folder: Path) -> list[Result]:
     else:
         files.refuse_existing(folder)
         files.write_json(header, described)
-    if not plan.dataset.cases(split="test", subset=plan.subset):
-        raise ChallengeError(f"{plan.dataset.folder}: wanted test cases of subset '{plan.subset or 'any'}', got none")
     rows = rows_of(plan.module, options=plan.options)
     results: dict[str, Result] = {}
     trainings = trainings_of(rows)

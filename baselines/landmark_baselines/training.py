@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class Schedule:
     iterations: int
     batch: int
     learning_rate: float
-    policy: str = "constant"
+    policy: Literal["constant", "one-cycle"] = "constant"
     warm_up: float = 0.1
     weight_decay: float = 0.0
     gradient_norm: float = 0.0

@@ -17,7 +17,7 @@ from .errors import ChallengeError
 from .predictions import JOBS, PREDICTIONS, RUN, CaseResult, finished_jobs, write_predictions_json, write_result
 from .progress import track
 from .running import CaseImage, Done, Limits, run_local
-from .targets import Target, find_target, open_runner
+from .targets import MODEL_FILE, Target, find_target, open_runner
 from .task import Task
 
 CORES = len(os.sched_getaffinity(0))
@@ -82,6 +82,7 @@ def run(
     count = workers or default_workers(limits)
     shared = threads or (1 if engine == "dask" else max(1, CORES // count) if count > 1 else None)
     what = find_target(target, limits=replace(limits, cpus=shared), device=device, threads=shared, model=model)
+    _refuse_other_task(what.model or what.place, data)
     finished = _take_up(out, what.identity, dataset=data, images=images)
     left = [image for image in images if image.name not in finished]
     if finished:
@@ -95,6 +96,19 @@ def run(
         click.echo(f"failed: {name}: {reason}", err=True)
     if failures:
         raise ChallengeError(f"{len(failures)} of {len(images)} cases failed; the same command tries them again")
+
+
+def _refuse_other_task(model: str, data: Dataset) -> None:
+    """Refuse a model of another task before the first case: every one of them would fail.
+
+    A model of a participant's own need not say its task, an image cannot.
+    """
+    path = Path(model) / MODEL_FILE
+    header = files.read_json(path) if path.is_file() else None
+    task = header.get("task") if isinstance(header, dict) else None
+    name = task.get("name") if isinstance(task, dict) else None
+    if name not in (None, data.task.name):
+        raise ChallengeError(f"{data.folder}: wanted a dataset of {name}, which {model} is for, got {data.task.name}")
 
 
 def _events(

@@ -1,7 +1,8 @@
 """`landmarks evaluate`: score a submission and write its result folder."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,8 +14,9 @@ from landmark_challenge.task import load_task
 from .details import details
 from .pairing import read_submission
 from .references import open_reference
+from .result_folder import clear_result
 from .results import DETAILS, METRICS
-from .scoring import Evaluation, evaluate_submission
+from .scoring import evaluate_submission
 from .tables import figures_text, leaderboard_text, summary
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -53,14 +55,14 @@ def evaluate(
     whole = open_reference(reference, split=split, subset=subset, observer=observer)
     truth = whole.marked_by(predictions)
     evaluation = evaluate_submission(read_submission(predictions, truth), truth)
+    write_report = None if no_report else _report_writer(images, reference)
+    clear_result(out)
     if truth.disclosure == "open":
         files.write_json(out / DETAILS, details(evaluation), indent=None)
+    if write_report is not None:
+        write_report(evaluation, out, title=f"{predictions.resolve().name} on {truth.task.title}")
     # metrics.json comes last: where it stands, the result is complete.
     files.write_json(out / METRICS, evaluation.metrics.to_json())
-    if not no_report:
-        _write_report(
-            evaluation, out, title=f"{predictions.resolve().name} on {truth.task.title}", images=images or reference
-        )
     click.echo(summary(evaluation.metrics, truth.task.ranking))
     if len(truth.cases) < len(whole.cases):
         counts = f"{len(truth.cases)} of {len(whole.cases)} cases"
@@ -118,11 +120,15 @@ def compare(
     click.echo(f"{leaderboard_text(board)}\n\n{figures_text(board)}")
 
 
-def _write_report(evaluation: Evaluation, out: Path, *, title: str, images: Path) -> None:
+def _report_writer(images: Path | None, reference: Path) -> Callable[..., None]:
+    """What writes the report; made before the first file, so that what is not there costs no earlier result."""
     with _report_package():
         from .report.overlays import dataset_with_images
         from .report.page import write_report
-    write_report(evaluation, out, title=title, images=dataset_with_images(images))
+    shown = dataset_with_images(images or reference)
+    if images is not None and shown is None:
+        raise ChallengeError(f"--images: wanted a dataset with images, got {images}")
+    return partial(write_report, images=shown)
 
 
 @contextlib.contextmanager

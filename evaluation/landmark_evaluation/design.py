@@ -1,5 +1,6 @@
 """The texts of a pack: the challenge design document, the organiser's steps, the script that uploads the cases."""
 
+import json
 import math
 from importlib.resources import files
 from string import Template
@@ -82,7 +83,8 @@ def steps(task: Task, reference: Reference, *, image: str | None) -> str:
 
 def upload_script(task: Task, reference: Reference) -> str:
     """A script that uploads the images of the reference's cases to an archive, and can be run again."""
-    cases = "\n".join(case.name for case in reference.cases)
+    # As a literal: a name may hold blanks and quotes.
+    cases = json.dumps([case.name for case in reference.cases], indent=4, ensure_ascii=False)
     return _filled("upload_cases.txt", image=task.sockets.image.slug, cases=cases)
 
 

@@ -1,7 +1,7 @@
 """Evaluated submissions read back from result folders, so that they can be compared or scored again."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from landmark_challenge.task import Task, parse_task
 from .answers import shown
 from .pairing import Submission, read_submission
 from .references import Reference, numbered
-from .results import DETAILS, Metrics, read_metrics
+from .results import DETAILS, METRICS, Metrics, read_metrics
 from .scoring import evaluate_submission
 
 MAX_DETAILS_BYTES = 2 * 1024**3
@@ -45,15 +45,12 @@ class Entry:
 def load_entries(folders: Sequence[Path]) -> list[Entry]:
     """The results in these folders. Raises ChallengeError where they cannot be compared: another task or protocol."""
     entries = [_load(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
-    names = [entry.name for entry in entries]
-    doubled = next((name for name in names if names.count(name) > 1), None)
-    if doubled is not None:
-        raise ChallengeError(f"compare: wanted folders with different names, got '{doubled}' twice")
     first = entries[0]
     for entry, folder in zip(entries[1:], folders[1:], strict=True):
         for what, ours, theirs in _facts(first, entry):
             if ours != theirs:
-                wanted, got = (str(value)[:MAX_SHOWN] for value in (ours, theirs))
+                apart = _differing(ours, theirs) if isinstance(ours, dict) else None
+                wanted, got = (str(value)[:MAX_SHOWN] for value in apart or (ours, theirs))
                 raise ChallengeError(f"{folder}: wanted the {what} of {first.name}, {wanted}, got {got}")
     return entries
 
@@ -139,7 +136,19 @@ def _read_details(path: Path) -> dict[str, Any]:
         for case in value["cases"]:
             if [point["name"] for point in case["points"]] != value["landmarks"] or not isinstance(case["case"], str):
                 raise KeyError
+    if (path.parent / METRICS).is_file():
+        _refuse_foreign(value, path)
     return value
+
+
+def _refuse_foreign(details: dict[str, Any], path: Path) -> None:
+    """Raise ChallengeError for details that another evaluation left beside a metrics.json."""
+    metrics = files.read_json(path.parent / METRICS)
+    with _refused(path):
+        differing = _differing(metrics["protocol"], details["protocol"])
+    if differing is not None:
+        wanted, got = differing
+        raise ChallengeError(f"{path}: wanted the protocol of {METRICS} beside it, {wanted}, got {got}; evaluate again")
 
 
 def _numbers(value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -160,9 +169,16 @@ def _refused(path: Path) -> Iterator[None]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """What the folders are called; where all have one name, as `rows/*/result` of a study, the folders around them."""
+    """What the folders are called; where all have one name, as `rows/*/result` of a study, the folders around them.
+
+    Raises ChallengeError where two are called the same.
+    """
     levels = zip(*(folder.resolve().parts[::-1] for folder in folders), strict=False)
-    return list(next((level for level in levels if len(set(level)) > 1), [folder.resolve().name for folder in folders]))
+    names = next((level for level in levels if len(set(level)) > 1), [folder.resolve().name for folder in folders])
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise ChallengeError(f"compare: wanted folders with different names, got '{doubled}' twice")
+    return list(names)
 
 
 def _facts(one: Entry, other: Entry) -> list[tuple[str, Any, Any]]:
@@ -182,6 +198,13 @@ def _facts(one: Entry, other: Entry) -> list[tuple[str, Any, Any]]:
     if ours is not None and theirs is not None:
         facts.append(("reference points (by their digest)", ours[:SHOWN_DIGEST], theirs[:SHOWN_DIGEST]))
     return facts
+
+
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What differs of two protocols, as text of the one and of the other; None where they are the same."""
+    keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+    texts = [", ".join(f"{key}: {value.get(key)}" for key in keys) for value in (ours, theirs)]
+    return (texts[0], texts[1]) if keys else None
 
 
 def _protocol(entry: Entry) -> dict[str, Any]:

@@ -46,9 +46,14 @@ SCORING_METHODS = {"score": "abs", "mean-rank": "avg", "significance": "abs"}
 def write_pack(task: Task, reference_folder: Path, output: Path, *, image: str | None = EVALUATION_TAG) -> list[str]:
     """Write the pack of a challenge, whole or not at all; the names of what it holds.
 
-    image: the evaluation image to save, None to leave it out. Raises ChallengeError for a reference of another task, a
-    leaderboard column that the metrics do not have, an image that is not there.
+    image: the evaluation image to save, None to leave it out. Raises ChallengeError for a folder that is no reference
+    or one of another task, a leaderboard column that the metrics do not have, an image that is not there.
     """
+    if not (reference_folder / HEADER).is_file():
+        raise ChallengeError(
+            f"{reference_folder}: wanted a reference folder with {HEADER}, as `landmarks data hide` writes it; "
+            "there is none"
+        )
     reference = open_reference(reference_folder)
     if reference.task != task:
         raise ChallengeError(f"{reference_folder}: wanted a reference of {task.name}, version {task.version}")

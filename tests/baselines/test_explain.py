@@ -12,6 +12,7 @@ from landmark_baselines.method import load_model, train_method
 from landmark_baselines.presets import overridden
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
+from landmark_challenge.landmarks import Landmarks, write_landmarks
 
 SHORT = [
     *(f"{stage}_stage.schedule.{field}" for stage in ("global", "local") for field in ("iterations=2", "batch=2")),
@@ -97,6 +98,21 @@ def test_the_command_draws(kind: str, request: pytest.FixtureRequest, tmp_path: 
     text = (tmp_path / f"{case}-{name}.svg").read_text()
     panels = ("global stage", "local stage") if kind == "flat" else ("global, axial", "local, coronal", "local, sagit")
     assert all(panel in text for panel in (*panels, "reference", "computed", "posterior above 0.5"))
+
+
+def test_the_error_in_a_flat_image_is_that_of_x_and_y(flat_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    dataset = Dataset(tiny_dataset)
+    case, name = dataset.cases(split="test")[0].name, dataset.task.names[1]
+    known = dataset.landmarks(case)
+    words = [str(flat_model), str(dataset.image_path(case)), "--landmark", name, "--out", str(tmp_path)]
+    lines = []
+    for depth in (0.0, 70.0):
+        moved = Landmarks(known.names, known.points_mm + [0, 0, depth], known.probability)
+        write_landmarks(tmp_path / "points.json", moved)
+        words_now = [*words, "--reference", str(tmp_path / "points.json"), "--device", "cpu"]
+        output = CliRunner().invoke(command, words_now, catch_exceptions=False).output
+        lines.append(next(line for line in output.splitlines() if line.startswith("error: ")))
+    assert lines[0] == lines[1]
 
 
 @pytest.mark.parametrize("variant", ["R", "C"])

@@ -85,6 +85,22 @@ def test_a_curve_goes_on_and_grows_but_never_mixes(
         _run(tiny_dataset, finished, "--sizes", "2,many")
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--sizes", "2", "--subset", "nosuch"], "wanted cases of split 'test', subset 'nosuch', there are none"),
+        (["--sizes", "2,8"], "wanted 8 training cases, there are 7"),
+        (["--sizes", "0,2"], "wanted 0 training cases, there are 7"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_first_training(
+    words: list[str], why: str, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ChallengeError, match=why):
+        _run(tiny_dataset, tmp_path / "curve", *words)
+    assert not (tmp_path / "curve").exists()
+
+
 def test_the_interval_of_equal_runs_is_that_of_the_cases() -> None:
     errors = np.random.default_rng(3).gamma(2, 1, 400)
     low, high = interval(np.stack([errors, errors]))

@@ -176,6 +176,12 @@ def test_another_study_is_refused(finished: Path, two_landmarks: Path) -> None:
         study.run_study(plan, finished)
 
 
+def test_a_study_of_no_cases_leaves_no_folder_that_refuses_the_next(two_landmarks: Path, tmp_path: Path) -> None:
+    with pytest.raises(ChallengeError, match="subset 'nosuch', there are none"):
+        _run(two_landmarks, tmp_path / "study", "--subset", "nosuch")
+    assert not (tmp_path / "study").exists()
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_corrected_data_make_another_study(split: str, two_landmarks: Path, tmp_path: Path) -> None:
     shutil.copytree(two_landmarks, tmp_path / "data")

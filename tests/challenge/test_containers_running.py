@@ -191,6 +191,15 @@ def test_bad_targets_and_empty_splits_are_told(model, tmp_path):
     assert not (tmp_path / "out/predictions.json").exists()
 
 
+def test_a_model_of_another_task_is_refused_before_the_first_case(model, tmp_path):
+    data = make_dataset(tmp_path / "data", [7])
+    (model / "model.json").write_text('{"task": {"name": "ccta-8"}}')
+    done = landmarks_run(model, data.folder, "--out", tmp_path / "out")
+    assert isinstance(done.exception, ChallengeError)
+    assert "data: wanted a dataset of ccta-8, which " in str(done.exception) and "got ceph-19" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_interrupted_run_leaves_nothing_that_looks_complete(model, tmp_path):
     data = make_dataset(tmp_path / "data", [7, HANGS, 9])
     code = "import sys; from landmark_challenge.cli import main; main(sys.argv[1:])"

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from landmark_challenge.cli import cli, main
+from landmark_challenge.errors import ChallengeError
 from landmark_challenge.reference import write_reference
 from landmark_evaluation import container
 
@@ -32,6 +33,38 @@ def test_evaluate_writes_the_result_and_prints_the_protocol(case, tmp_path):
     assert details["cases"][0]["points"][0]["error_mm"] == pytest.approx(3.0)
     first = outcome.output.splitlines()[0]
     assert "reference: one" in first and "5 cases, 15 points" in first and "error < threshold" in first
+
+
+def test_a_used_folder_keeps_nothing_of_the_earlier_result(case, tmp_path):
+    out = tmp_path / "r"
+    command = ["evaluate", str(tmp_path / "p"), str(case.folder), "--out", str(out)]
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    parts = {path.name for path in out.iterdir()}
+    assert parts == {"metrics.json", "details.json", "report.html", "tables", "figures"}
+    (out / "tables/own.csv").write_text("kept")
+    write_reference(case, tmp_path / "hidden", disclosure="protected")
+    command[2] = str(tmp_path / "hidden")
+    outcome = CliRunner().invoke(cli, [*command, "--no-report"])
+    assert outcome.exit_code == 0, outcome.output
+    assert sorted(path.name for path in out.rglob("*")) == ["metrics.json", "own.csv", "tables"]
+
+
+def test_an_interrupted_evaluation_leaves_no_metrics(case, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    command = ["evaluate", str(tmp_path / "p"), str(case.folder), "--out", str(tmp_path / "r")]
+    assert CliRunner().invoke(cli, [*command, "--no-report"]).exit_code == 0
+    monkeypatch.setattr("landmark_evaluation.report.page.write_report", stop)
+    assert CliRunner().invoke(cli, command).exit_code == 1
+    assert [path.name for path in (tmp_path / "r").iterdir()] == ["details.json"]
+
+
+def test_images_that_are_not_there_are_refused_before_anything_is_written(case, tmp_path):
+    command = ["evaluate", str(tmp_path / "p"), str(case.folder), "--out", str(tmp_path / "r")]
+    outcome = CliRunner().invoke(cli, [*command, "--images", str(tmp_path / "nosuch")])
+    assert isinstance(outcome.exception, ChallengeError) and "--images: wanted a dataset" in str(outcome.exception)
+    assert not (tmp_path / "r").exists()
 
 
 def test_bad_input_ends_with_code_2_one_line_and_no_result(case, tmp_path, capsys):

@@ -158,14 +158,26 @@ def test_results_of_one_name_are_called_after_the_folders_around_them(results, t
 
 
 def test_results_that_do_not_belong_together_are_refused(kit, results, data, tmp_path):
-    with pytest.raises(ChallengeError, match="'best' twice"):
-        load_entries([results / "best", results / "best"])
+    for read_again in (load_entries, lambda folders: rescore(folders, open_reference(data[1].folder))):
+        with pytest.raises(ChallengeError, match="'best' twice"):
+            read_again([results / "best", results / "best"])
     shifted = kit.dataset(tmp_path / "other", kit.task(tie="inclusive"), {"one": data[0]})
     land("evaluate", tmp_path / "p/best", shifted.folder, "--out", tmp_path / "r3/inclusive", "--no-report")
-    with pytest.raises(ChallengeError, match="wanted the protocol of best"):
+    with pytest.raises(ChallengeError, match=r"wanted the protocol of best, tie: strict, got tie: inclusive$"):
         load_entries([results / "best", tmp_path / "r3/inclusive"])
     with pytest.raises(ChallengeError, match=r"metrics\.json: wanted a JSON file"):
         load_entries([tmp_path / "p/best"])
+
+
+def test_details_of_another_evaluation_are_not_believed(results, data, tmp_path):
+    write_reference(data[1], tmp_path / "hidden")
+    land("evaluate", tmp_path / "p/best", tmp_path / "hidden", "--out", tmp_path / "r4/best", "--no-report")
+    shutil.copy(results / "best/details.json", tmp_path / "r4/best/details.json")
+    for reads in (load_entries, lambda folders: rescore(folders, open_reference(data[1].folder))):
+        with pytest.raises(
+            ChallengeError, match=r"details\.json: wanted the protocol of metrics\.json .*protected.*open"
+        ):
+            reads([tmp_path / "r4/best"])
 
 
 def test_a_single_submission_makes_a_leaderboard(results, tmp_path):
@@ -230,10 +242,11 @@ def test_results_against_other_points_are_refused(kit, results, data, tmp_path):
     with pytest.raises(ChallengeError, match=r"wanted the reference points .* of best, [0-9a-f]{16}, got"):
         load_entries([results / "best", tmp_path / "s/worst"])
     # Results of earlier versions do not tell: they are compared as before.
-    path = tmp_path / "s/worst/metrics.json"
-    value = json.loads(path.read_text())
-    del value["protocol"]["reference_digest"]
-    path.write_text(json.dumps(value))
+    for part in ("metrics.json", "details.json"):
+        path = tmp_path / "s/worst" / part
+        value = json.loads(path.read_text())
+        del value["protocol"]["reference_digest"]
+        path.write_text(json.dumps(value))
     assert len(load_entries([results / "best", tmp_path / "s/worst"])) == 2
 
 

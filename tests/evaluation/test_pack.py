@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
@@ -19,7 +20,7 @@ from landmark_challenge.landmarks import Landmarks, to_platform_json
 from landmark_challenge.reference import write_reference
 from landmark_challenge.task import load_task, parse_task
 from landmark_evaluation import container, pack
-from landmark_evaluation.design import detectable_mm
+from landmark_evaluation.design import detectable_mm, upload_script
 from landmark_evaluation.references import open_reference
 
 from ..platform_schemas import (
@@ -243,6 +244,25 @@ def test_the_upload_script_adds_each_hidden_case_once_and_nothing_else(packed, r
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 1 and f"wanted one image of case {first}, got 0" in done.stderr
     assert len((tmp_path / "log").read_text().splitlines()) == 3, "nothing is uploaded where a case is not there"
+
+
+def test_names_of_cases_with_blanks_and_quotes_are_uploaded_as_they_are(reference, tmp_path):
+    names = ["case 1 of 2", "a \"b\" 'c' \\n", "größe 😀"]
+    cases = tuple(replace(case, name=name) for case, name in zip(open_reference(reference).cases, names, strict=True))
+    (tmp_path / "upload.py").write_text(upload_script(TASK, replace(open_reference(reference), cases=cases)), "utf-8")
+    (tmp_path / "gcapi.py").write_text("Client = SocketValueSpec = None\n")
+    code = "import json, upload; print(json.dumps(upload.CASES))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == names
+
+
+def test_a_dataset_is_no_reference(tiny_dataset, tmp_path):
+    done = CliRunner().invoke(
+        cli, ["pack", "ceph-19", str(tiny_dataset), "--out", str(tmp_path / "pack"), "--no-image"]
+    )
+    assert isinstance(done.exception, ChallengeError)
+    assert "wanted a reference folder with reference.json, as" in str(done.exception)
+    assert not (tmp_path / "pack").exists()
 
 
 def test_the_example_algorithm_is_complete_and_clean(packed):

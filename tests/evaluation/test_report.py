@@ -18,6 +18,7 @@ from landmark_evaluation.leaderboard import make_leaderboard
 from landmark_evaluation.pairing import read_submission
 from landmark_evaluation.references import open_reference
 from landmark_evaluation.report.page import write_leaderboard, write_report
+from landmark_evaluation.result_folder import clear_result
 from landmark_evaluation.scoring import evaluate_submission
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -137,6 +138,15 @@ def test_a_protected_report_shows_headlines_and_says_how_noisy_they_are(kit, poi
     written = {path.stem for path in (tmp_path / "r/tables").iterdir()}
     assert written == {"landmarks", "runtime"}
     assert (tmp_path / "r/tables/landmarks.csv").read_text().count("\n") == 2
+
+
+def test_all_that_a_report_writes_can_be_removed(kit, points, tmp_path):
+    covariance = {"a": np.diag([0.5, 1.0, 2.0]).tolist()}
+    evaluation = evaluate(kit, tmp_path, points, covariance=covariance)
+    write_report(evaluation, tmp_path / "r", title="x", images=None)
+    assert len(list((tmp_path / "r").rglob("*.*"))) > 12
+    clear_result(tmp_path / "r")
+    assert not list((tmp_path / "r").iterdir())
 
 
 @pytest.fixture
