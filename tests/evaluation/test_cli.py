@@ -56,7 +56,7 @@ def test_an_interrupted_evaluation_leaves_no_metrics(case, tmp_path, monkeypatch
     command = ["evaluate", str(tmp_path / "p"), str(case.folder), "--out", str(tmp_path / "r")]
     assert CliRunner().invoke(cli, [*command, "--no-report"]).exit_code == 0
     monkeypatch.setattr("landmark_evaluation.report.page.write_report", stop)
-    assert CliRunner().invoke(cli, command).exit_code == 1
+    assert CliRunner().invoke(cli, command).exit_code == 130
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["details.json"]
 
 
