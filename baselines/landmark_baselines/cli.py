@@ -3,6 +3,7 @@
 import inspect
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +18,8 @@ from .method import METHODS, load_model, method_module, resolve_device, train_me
 from .presets import overridden
 from .training import report
 
+AT_LEAST_ONE: dict[str, Any] = {"type": click.IntRange(min=1), "default": 1, "show_default": True}
+
 
 @click.command(short_help="Train a method on a dataset.")
 @click.argument("method", type=click.Choice(list(METHODS)))
@@ -25,20 +28,8 @@ from .training import report
 @click.option("--preset", type=click.Choice(["paper", "fast", "cpu", "tiny"]), default="cpu", show_default=True)
 @click.option("--variant", help="A row of the paper's ablation, for example R_log+C.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--devices",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Processes of data-parallel training on each node.",
-)
-@click.option(
-    "--nodes",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Nodes of data-parallel training (under torchrun).",
-)
+@click.option("--devices", **AT_LEAST_ONE, help="Processes of data-parallel training on each node.")
+@click.option("--nodes", **AT_LEAST_ONE, help="Nodes of data-parallel training (under torchrun).")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--deterministic", is_flag=True, help="Refuse operations whose result may vary between runs; slower.")
 @click.option("--resume", is_flag=True, help="Continue the unfinished run in the model folder; a finished one is left.")
