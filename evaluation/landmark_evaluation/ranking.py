@@ -208,7 +208,8 @@ class Stability:
     """share: (submissions, ranks) of the resamples in which a submission has that rank. kendall_tau: (resamples,)
     agreement of each resample's ranking with the one shown.
 
-    The shares are no error rates: of two equal submissions, one is significantly better in about 17 % of resamples.
+    The shares are no error rates: all resamples are of the same cases, so that of two equal submissions one may be
+    ahead, and significantly so, in far more than 5 % of them.
     """
 
     share: NDArray[np.float64]

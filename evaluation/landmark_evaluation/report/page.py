@@ -25,7 +25,7 @@ WORST_CASES = 20
 CURVE_REACH = 2.0
 STABILITY_NOTE = (
     "How the ranking varies with the cases that are drawn. The shares are no error rates of a test: also of two equal "
-    "submissions, one is significantly better in about 17 % of resamples, not in 5 %."
+    "submissions, one may be ahead, and significantly so, in far more than 5 % of resamples: all are of the same cases."
 )
 SIGNIFICANCE_NOTE = (
     "Green: the submission of the row is better than the one of the column, numbered as the rows (Holm, 5 %)."
