@@ -25,7 +25,7 @@ from landmark_challenge.task import Task
 
 from .ablation import Row
 from .blocks import for_inference, placed
-from .cascade_network import STAGES, Settings, checked, make_network, result, run
+from .cascade_network import Settings, checked, make_network, result, run
 from .cascade_presets import preset_settings, variant_settings
 from .cascade_training import fit_stages
 from .checkpoints import MODEL_FILE, Model, mean_shape_of, read_model
@@ -203,7 +203,7 @@ def load(model: Path, *, device: str = "cpu") -> Cascade:
     if not isinstance(saved.settings.get(SCALE), int | float):
         raise ChallengeError(f"{model / MODEL_FILE}: wanted the setting {SCALE}, there is none: train it again")
     ndim, networks = saved.task.dimension, {}
-    for number, name in enumerate(STAGES[: 1 + settings.refinements]):
+    for number, name in enumerate(settings.names):
         networks[name] = make_network(ndim, len(saved.task.names), settings, number)
         saved.load_weights(networks[name], model, prefix=f"{name}.")
     return Cascade.of(saved, settings, networks, torch.device(device), saved.settings[SCALE])
@@ -212,10 +212,10 @@ def load(model: Path, *, device: str = "cpu") -> Cascade:
 STUDY = (
     Row("cascade", view={}),
     Row("one pass", view={"passes": 1}),
-    Row("one fine stage", view={"refinements": 2}),
-    Row("no fine stage", view={"refinements": 1}),
-    Row("whole image alone", view={"refinements": 0}),
-    Row("a middle stage that is not blind", "seeing"),
+    Row("one fine stage", view={"skipped": ("finest",)}),
+    Row("whole image alone", view={"skipped": ("middle", "fine", "finest")}),
+    Row("no weights of ImageNet", "scratch"),
+    Row("a middle stage before the fine ones", "middle"),
     Row("maps of the reference alone", "reference"),
     Row("not told which landmark", "untold"),
     Row("no distance in the loss", "no_distance"),

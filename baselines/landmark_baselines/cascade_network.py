@@ -15,12 +15,15 @@ from landmark_challenge.errors import ChallengeError
 from .augmentation import Augmentation
 from .blocks import autocast
 from .heatmaps import centre_of_mass, local_centre_of_mass, second_moments, window_radius
+from .pretrained import Pretrained, PretrainedUNet
 from .scales import Reader
 from .stopwatch import span
 from .training import Schedule
 from .unet import Architecture, UNet
 
 STAGES = ("coarse", "middle", "fine", "finest")
+# Those whose points the others look around.
+BEFORE = ("coarse", "middle")
 # How far a crop may lie beside its landmark, as a share of its side.
 ANYWHERE = 1 / 3
 
@@ -28,11 +31,11 @@ ANYWHERE = 1 / 3
 @dataclass(frozen=True)
 class Stage:
     """One network. spacing_mm: of its voxels. sigma_mm: of the Gaussian that its maps are taught. crops: landmarks of
-    an image that a training step looks at, drawn at random; 0 for all.
+    an image that a training step looks at, drawn at random; 0 for all. A Pretrained one is for whole images in 2D.
     """
 
     spacing_mm: float
-    architecture: Architecture
+    architecture: Architecture | Pretrained
     schedule: Schedule
     augmentation: Augmentation
     sigma_mm: float
@@ -43,9 +46,9 @@ class Stage:
 class Settings:
     """A preset. The first stage sees the whole image, the others crops of window_voxels around what was found before.
 
-    The middle stage looks around what the whole image says, the two fine ones around what both of these say; see
-    `looked_around` and `result`. refinements: how many of the three stages over crops there are. passes: crops per
-    landmark and stage, all but the first shifted by up to shift_mm along every axis; their points are averaged. blind:
+    The middle stage, if there is one, looks around what the whole image says, the two fine ones around what both of
+    these say; see `looked_around` and `result`. skipped: stages over crops that are not run. passes: crops per landmark
+    and stage, all but the first shifted by up to shift_mm along every axis; their points are averaged. blind:
     whether the middle stage is taught crops that lie anywhere around their landmarks, so that what it finds does not
     lean on the whole image, or crops as far beside them as that errs. observers: whether maps are taught the points of
     every observer whom the reference is made of (see `with_observers`), else the reference. told: whether a network
@@ -54,11 +57,11 @@ class Settings:
     """
 
     coarse: Stage
-    middle: Stage
+    middle: Stage | None
     fine: Stage
     finest: Stage
     window_voxels: int
-    refinements: int = 3
+    skipped: tuple[str, ...] = ()
     passes: int = 2
     shift_mm: float = 1.0
     blind: bool = True
@@ -67,9 +70,14 @@ class Settings:
     distance_weight: float = 1.0
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the stages that there are, coarse to fine."""
+        return tuple(name for name in STAGES if name not in self.skipped and getattr(self, name) is not None)
+
+    @property
     def stages(self) -> list[Stage]:
         """Those that there are, coarse to fine."""
-        return [self.coarse, self.middle, self.fine, self.finest][: 1 + self.refinements]
+        return [getattr(self, name) for name in self.names]
 
     @property
     def spacings_mm(self) -> tuple[float, ...]:
@@ -115,9 +123,11 @@ class Found:
 def make_network(ndim: int, landmarks: int, settings: Settings, number: int) -> nn.Module:
     """The network of stage `number`."""
     architecture = settings.stages[number].architecture
-    return (
-        CropUNet(ndim, landmarks, architecture, told=settings.told) if number else UNet(ndim, landmarks, architecture)
-    )
+    if isinstance(architecture, Pretrained):
+        return PretrainedUNet(landmarks, architecture)
+    if number:
+        return CropUNet(ndim, landmarks, architecture, told=settings.told)
+    return UNet(ndim, landmarks, architecture)
 
 
 def shifts_of(settings: Settings, ndim: int) -> Tensor:
@@ -127,32 +137,32 @@ def shifts_of(settings: Settings, ndim: int) -> Tensor:
 
 
 @torch.inference_mode()
-def run(networks: Mapping[str, nn.Module], read: Reader, settings: Settings, *, upto: int | None = None) -> list[Found]:
-    """What every stage finds in one image; upto: the last one to run. read: see `scales`."""
-    found: list[Found] = []
-    stages = settings.stages[: None if upto is None else upto + 1]
-    for number, (name, stage) in enumerate(zip(STAGES, stages, strict=False)):
+def run(
+    networks: Mapping[str, nn.Module], read: Reader, settings: Settings, *, upto: int | None = None
+) -> dict[str, Found]:
+    """What every stage finds in one image, by name; upto: number of the last one to run. read: see `scales`."""
+    found = {"coarse": _search(networks["coarse"], read, settings.coarse)}
+    for number, name in enumerate(settings.names[: None if upto is None else upto + 1]):
         if number:
-            found.append(refine(networks[name], number, looked_around(found), read, settings))
-        else:
-            found.append(_search(networks[name], read, stage))
+            found[name] = refine(networks[name], number, looked_around(found), read, settings)
     return found
 
 
-def looked_around(found: Sequence[Found]) -> Tensor:
+def looked_around(found: Mapping[str, Found]) -> Tensor:
     """(..., L, ndim) mm: where the next stage looks, by what the whole image and the middle stage say."""
-    return fused(found[:2]).points
+    return fused([part for name, part in found.items() if name in BEFORE]).points
 
 
-def result(found: Sequence[Found]) -> Found:
+def result(found: Mapping[str, Found]) -> Found:
     """What the stages say together: the points of the fine ones, and how sure they can be of them.
 
     The moments are those of the maps over crops, and how far the points of all stages lie from the result: a landmark
     that looks otherwise in the whole image than in a crop is one to doubt.
     """
-    points = fused(found[2:] or found).points
-    maps = torch.stack([part.moments for part in found[1:] or found]).mean(dim=0)
-    apart = torch.stack([part.points for part in found]) - points
+    every = list(found.values())
+    points = fused([part for name, part in found.items() if name not in BEFORE] or every).points
+    maps = torch.stack([part.moments for part in every[1:] or every]).mean(dim=0)
+    apart = torch.stack([part.points for part in every]) - points
     return Found(points, maps + torch.einsum("s...i,s...j->...ij", apart, apart) / len(found))
 
 
@@ -200,12 +210,14 @@ def _in_mm(points: Tensor, moments: Tensor, spacing_mm: float) -> Found:
 
 def checked(settings: Settings) -> Settings:
     """The settings, if they fit each other. Raises ChallengeError."""
-    if not 0 <= settings.refinements < len(STAGES):
-        raise ChallengeError(f"refinements: wanted 0 to {len(STAGES) - 1}, got {settings.refinements}")
+    if not set(settings.skipped) <= set(STAGES[1:]):
+        raise ChallengeError(f"skipped: wanted some of {', '.join(STAGES[1:])}, got {', '.join(settings.skipped)}")
     spacings = settings.spacings_mm
     if min(spacings) <= 0 or list(spacings) != sorted(spacings, reverse=True):
         raise ChallengeError(f"spacing_mm: wanted positive ones, coarse to fine, got {list(spacings)}")
     for stage in settings.stages[1:]:
+        if isinstance(stage.architecture, Pretrained):
+            raise ChallengeError("architecture: wanted one of levels for a stage over crops, got a pretrained one")
         if settings.window_voxels < 1 or settings.window_voxels % stage.architecture.multiple:
             raise ChallengeError(
                 f"window_voxels: wanted a multiple of {stage.architecture.multiple}, got {settings.window_voxels}"

@@ -6,8 +6,9 @@ from landmark_challenge.errors import ChallengeError
 from landmark_challenge.task import Task
 
 from .augmentation import FEW_IMAGES, Augmentation
-from .cascade_network import STAGES, Settings, Stage
+from .cascade_network import Settings, Stage
 from .presets import of_preset
+from .pretrained import Pretrained
 from .training import Schedule
 from .unet import Architecture
 
@@ -24,18 +25,26 @@ def preset_settings(preset: str, task: Task) -> Settings:
     return of_preset(PRESETS, preset, task)
 
 
-VARIANTS = ("seeing", "reference", "untold", "no_distance", "no_changes")
+VARIANTS = ("scratch", "middle", "reference", "untold", "no_distance", "no_changes")
 
 
 def variant_settings(variant: str, settings: Settings) -> Settings:
-    """The settings without one part."""
+    """The settings without one part, or with a middle stage; unchanged where they have no such part."""
     if variant not in VARIANTS:
         raise ChallengeError(f"variant: wanted one of {', '.join(VARIANTS)}, got '{variant}'")
+    coarse, fine = settings.coarse, settings.fine
     if variant == "no_changes":
-        still = {name: replace(getattr(settings, name), augmentation=Augmentation()) for name in STAGES}
+        still = {name: replace(getattr(settings, name), augmentation=Augmentation()) for name in settings.names}
         return replace(settings, **still)
-    if variant == "seeing":
-        return replace(settings, blind=False)
+    if variant == "scratch":
+        if not isinstance(coarse.architecture, Pretrained):
+            return settings
+        return replace(settings, coarse=replace(coarse, architecture=replace(coarse.architecture, imagenet=False)))
+    if variant == "middle":
+        spacing_mm = coarse.spacing_mm
+        return replace(
+            settings, middle=settings.middle or replace(fine, spacing_mm=spacing_mm, sigma_mm=1.5 * spacing_mm)
+        )
     if variant == "reference":
         return replace(settings, observers=False)
     return replace(settings, told=False) if variant == "untold" else replace(settings, distance_weight=0.0)
@@ -55,35 +64,62 @@ def _schedule(iterations: int, batch: int, learning_rate: float = 2e-3) -> Sched
 
 
 def _cpu(task: Task) -> Settings:
-    """Two cores. 2D at 1.6, 0.6, 0.3 and 0.2 mm; 3D at four, two and one times the task's spacing (cut: 2, 1, 1).
+    """Two cores; see `_flat` and `_volume`."""
+    return _flat(task) if task.dimension == 2 else _volume(task)
 
-    The two fine stages of a volume are alike but for their random numbers.
-    """
-    if task.dimension == 2:
-        unit = max(1.0, min(task.working_spacing_mm) / 0.4)
-        spacings, window = (1.6 * unit, 0.6 * unit, 0.3 * unit, 0.2 * unit), 48
-        whole, crops = Architecture((16, 32, 64, 96, 128)), Architecture((24, 48, 72, 96))
-        batches, iterations, images = (8, 8, 8), (1200, 1800, 1800), 8
-    else:
-        unit = min(task.working_spacing_mm)
-        small = task.pad_to_voxels is not None
-        spacings, window = ((2 * unit, unit, unit, unit) if small else (4 * unit, 2 * unit, unit, unit)), 24
-        whole, crops = Architecture((16, 32, 48, 64)), Architecture((16, 32, 48))
-        batches, iterations, images = (2, 4, 4), (1000, 2000, 3000), 3
-    coarse, middle, fine, finest = spacings
-    shaken = replace(_WHOLE, shift_mm=8 * unit, elastic_mm=1.5 * unit)
-    near = _CROPS if task.dimension == 2 else _SLICES
-    near = replace(near, elastic_mm=near.elastic_mm * unit)
-    schedule = _schedule(iterations[2], batches[2])
-    last = Stage(finest, crops, schedule, near, max(1.0 * unit, 1.5 * finest), images)
-    return Settings(
-        Stage(coarse, whole, _schedule(iterations[0], batches[0]), shaken, coarse),
-        Stage(middle, crops, _schedule(iterations[1], batches[1]), near, 1.5 * middle, images),
-        replace(last, spacing_mm=fine, sigma_mm=max(1.0 * unit, 1.5 * fine)),
-        last,
-        window,
-        shift_mm=window * finest / 16,
+
+def _flat(task: Task) -> Settings:
+    """The whole image at 0.6 mm, crops at 0.3 and 0.2 mm (all larger where the task's spacing is); no middle stage."""
+    unit = max(1.0, min(task.working_spacing_mm) / 0.4)
+    crops = Stage(
+        0.2 * unit,
+        Architecture((24, 48, 72, 96)),
+        _schedule(1800, 8),
+        replace(_CROPS, elastic_mm=_CROPS.elastic_mm * unit),
+        1.0 * unit,
+        crops=8,
     )
+    whole = Stage(
+        0.6 * unit,
+        Pretrained(),
+        _schedule(800, 4, 1e-3),
+        replace(_WHOLE, shift_mm=8 * unit, elastic_mm=1.5 * unit),
+        1.2 * unit,
+    )
+    return Settings(
+        whole,
+        None,
+        replace(crops, spacing_mm=0.3 * unit),
+        crops,
+        window_voxels=48,
+        shift_mm=0.6 * unit,
+    )
+
+
+def _volume(task: Task) -> Settings:
+    """At four, two, one and one times the task's spacing; two, one, one and one times where volumes are small cuts.
+
+    The two fine stages are alike but for their random numbers.
+    """
+    unit = min(task.working_spacing_mm)
+    coarse, middle = (2 * unit, unit) if task.pad_to_voxels is not None else (4 * unit, 2 * unit)
+    crops = Stage(
+        unit,
+        Architecture((16, 32, 48)),
+        _schedule(3000, 4),
+        replace(_SLICES, elastic_mm=_SLICES.elastic_mm * unit),
+        1.5 * unit,
+        crops=3,
+    )
+    whole = Stage(
+        coarse,
+        Architecture((16, 32, 48, 64)),
+        _schedule(1000, 2),
+        replace(_WHOLE, shift_mm=8 * unit, elastic_mm=1.5 * unit),
+        coarse,
+    )
+    between = replace(crops, spacing_mm=middle, sigma_mm=1.5 * middle, schedule=_schedule(2000, 4))
+    return Settings(whole, between, crops, crops, window_voxels=24, shift_mm=1.5 * unit)
 
 
 def _tiny(task: Task) -> Settings:
@@ -93,17 +129,19 @@ def _tiny(task: Task) -> Settings:
     factor = 2 if flat else 1
     whole, crops = Architecture((8, 16, 24, 32), convolutions=1), Architecture((8, 16, 24), convolutions=1)
 
-    def small(stage: Stage, architecture: Architecture, iterations: int = 300) -> Stage:
+    def small(stage: Stage, architecture: Architecture, spacing_mm: float, iterations: int = 300) -> Stage:
         schedule = replace(_schedule(iterations, 4, 5e-3), average=0.98)
-        spacing = stage.spacing_mm * factor
-        return replace(stage, spacing_mm=spacing, architecture=architecture, schedule=schedule, sigma_mm=1.5 * spacing)
+        return replace(
+            stage, spacing_mm=spacing_mm, architecture=architecture, schedule=schedule, sigma_mm=1.5 * spacing_mm
+        )
 
     return replace(
         cpu,
-        coarse=small(cpu.coarse, whole, 600),  # 300 may leave a landmark without a map
-        middle=small(cpu.middle, crops),
-        fine=small(cpu.fine, crops),
-        finest=small(cpu.finest, crops),
+        # 300 iterations may leave a landmark without a map
+        coarse=small(cpu.coarse, whole, (16 / 3 if flat else 1) * cpu.coarse.spacing_mm, 600),
+        middle=cpu.middle and small(cpu.middle, crops, factor * cpu.middle.spacing_mm),
+        fine=small(cpu.fine, crops, factor * cpu.fine.spacing_mm),
+        finest=small(cpu.finest, crops, factor * cpu.finest.spacing_mm),
         window_voxels=32 if flat else 16,
         shift_mm=cpu.shift_mm * factor / 2,
     )
@@ -114,14 +152,19 @@ def _fast(task: Task) -> Settings:
     cpu = _cpu(task)
 
     def large(stage: Stage) -> Stage:
-        architecture = replace(stage.architecture, widths=tuple(2 * width for width in stage.architecture.widths))
+        architecture = stage.architecture
+        if isinstance(architecture, Pretrained):
+            architecture = replace(architecture, width=2 * architecture.width)
+        else:
+            architecture = replace(architecture, widths=tuple(2 * width for width in architecture.widths))
         schedule = replace(stage.schedule, iterations=3 * stage.schedule.iterations, batch=2 * stage.schedule.batch)
         schedule = replace(schedule, average=0.999, learning_rate=1e-3, validate_every=schedule.iterations // 8)
         return replace(stage, architecture=architecture, schedule=schedule)
 
-    coarse = replace(cpu.coarse, spacing_mm=max(cpu.coarse.spacing_mm / 2, cpu.middle.spacing_mm))
-    fine, finest = large(cpu.fine), large(cpu.finest)
-    return replace(cpu, coarse=large(coarse), middle=large(cpu.middle), fine=fine, finest=finest, passes=8)
+    finer = cpu.coarse.spacing_mm * (2 / 3 if task.dimension == 2 else 1 / 2)
+    coarse = replace(cpu.coarse, spacing_mm=finer)
+    middle = cpu.middle and large(replace(cpu.middle, spacing_mm=min(finer, cpu.middle.spacing_mm)))
+    return replace(cpu, coarse=large(coarse), middle=middle, fine=large(cpu.fine), finest=large(cpu.finest), passes=8)
 
 
 PRESETS = {"paper": _fast, "fast": _fast, "cpu": _cpu, "tiny": _tiny}

@@ -24,17 +24,18 @@ from .augmentation import Draws, Warp, augmented_batch, change_intensity, random
 from .blocks import parameter_count, placed
 from .cascade_network import (
     ANYWHERE,
-    STAGES,
+    BEFORE,
     Found,
     Settings,
     Stage,
     checked,
-    fused,
+    looked_around,
     make_network,
     run,
 )
 from .heatmap_unet import MapTarget, heatmap_loss
 from .heatmaps import centre_of_mass
+from .pretrained import PretrainedUNet
 from .references import reference_mm
 from .scales import StoreReader
 from .store import Store, load_store, radial_errors_mm
@@ -97,13 +98,16 @@ def fit_stages(
         )
     trained = Trained({}, {}, fabric)
     error_mm = torch.zeros(landmarks)
-    for number, (name, stage) in enumerate(zip(STAGES, settings.stages, strict=False)):
+    for number, (name, stage) in enumerate(zip(settings.names, settings.stages, strict=True)):
         torch.manual_seed(seed + number)  # a resumed run begins a network as one in one go does
-        network = trained.networks[name] = placed(make_network(ndim, landmarks, settings, number), device, ndim)
+        network = make_network(ndim, landmarks, settings, number)
+        if isinstance(network, PretrainedUNet) and network.architecture.imagenet:
+            network.start_from_imagenet()
+        network = trained.networks[name] = placed(network, device, ndim)
         if main:
             report(f"{name}: {parameter_count(network) / 1e6:.2f} M weights")
         judged = Judged(judge, settings, trained.networks, number)
-        blind = settings.blind and number == 1
+        blind = settings.blind and name == "middle"
         batches = Batches(learn[number], stage, settings, None if blind else error_mm, landmarks, seed + number)
         trained.curves[name] = fit(
             network,
@@ -117,7 +121,7 @@ def fit_stages(
             resume=resume,
             fingerprint=fingerprint,
         )
-        if number < 2:
+        if name in BEFORE:
             error_mm = judged.spread_mm()
         if main:
             report(f"{name}: {judged.mean_mm(network):.2f} mm in the validation cases")
@@ -133,7 +137,7 @@ class Judged:
     networks: dict[str, nn.Module]
     number: int
 
-    def found(self) -> list[Found]:
+    def found(self) -> dict[str, Found]:
         """By every stage, (N, L, ndim) mm."""
         for network in self.networks.values():
             network.eval()
@@ -142,10 +146,10 @@ class Judged:
         for one in torch.arange(len(self.stores[0])).split(1):
             reader = StoreReader(self.stores, one, self.settings.window_voxels, multiple)
             cases.append(run(self.networks, reader.read, alone, upto=self.number))
-        return [
-            Found(torch.stack([part.points for part in stage]), torch.stack([part.moments for part in stage]))
-            for stage in zip(*cases, strict=True)
-        ]
+        return {
+            name: Found(*(torch.stack([getattr(case[name], part) for case in cases]) for part in ("points", "moments")))
+            for name in cases[0]
+        }
 
     def errors_mm(self, points: Tensor) -> Tensor:
         """(M,) radial errors of (N, L, ndim) points, of the landmarks that are there."""
@@ -154,15 +158,16 @@ class Judged:
 
     def mean_mm(self, model: nn.Module) -> float:
         """Mean radial error of the stage itself, with `model` as its network."""
-        networks = self.networks | {STAGES[self.number]: model}
-        return float(self.errors_mm(replace(self, networks=networks).found()[-1].points).mean())
+        name = self.settings.names[self.number]
+        found = replace(self, networks=self.networks | {name: model}).found()
+        return float(self.errors_mm(found[name].points).mean())
 
     def spread_mm(self) -> Tensor:
         """(L,) root mean square error along an axis of what the stages say together: half of the landmark, half of all,
         since cases are few.
         """
         store = self.stores[self.number]
-        points = fused(self.found()).points
+        points = looked_around(self.found())
         squared = (points - (store.points + 0.5) * store.spacing_mm).square().mean(dim=-1)
         own = squared.nanmean(dim=0)
         everyone = squared.nanmean()

@@ -106,7 +106,7 @@ def run_study(plan: Plan, folder: Path) -> list[Result]:
     else:
         files.refuse_existing(folder)
         files.write_json(header, described)
-    rows = rows_of(plan.module, options=plan.options)
+    rows = _different(plan, rows_of(plan.module, options=plan.options))
     results: dict[str, Result] = {}
     trainings = trainings_of(rows)
     for number, training in enumerate(trainings, 1):
@@ -116,6 +116,20 @@ def run_study(plan: Plan, folder: Path) -> list[Result]:
             report(f"row: {row.name}")
             results[row.name] = evaluate_row(plan, row, models, folder / "rows" / file_name(row.name))
     return [results[row.name] for row in rows]
+
+
+def _different(plan: Plan, rows: Sequence[Row]) -> list[Row]:
+    """The rows without those that repeat one before them, since the task has no such part in this preset."""
+    if not hasattr(plan.module, "preset_settings"):
+        return list(rows)
+    settings = plan.module.preset_settings(plan.preset, plan.dataset.task)
+    kept: dict[str, Row] = {}
+    for row in rows:
+        changed = plan.module.variant_settings(row.variant, settings) if row.variant else settings
+        same = kept.setdefault(repr((changed, sorted(row.view.items()), row.option)), row)
+        if same is not row:
+            report(f"row: {row.name}: left out, preset {plan.preset} has no such part for {plan.dataset.task.name}")
+    return list(kept.values())
 
 
 def _train(plan: Plan, training: Training, folder: Path) -> list[Path]:

@@ -82,11 +82,17 @@ def test_every_stage_looks_where_the_one_before_found(ndim: int, passes: int) ->
         return torch.cat([reader.read(scale, one) for one in centres.split(1)])
 
     found = network.run(dict.fromkeys(network.STAGES, Seer()), read, chosen)
-    assert len(found) == 4
-    for part, tolerance_mm in zip([*found, network.result(found)], (1.0, 0.5, 0.25, 0.125, 0.125), strict=True):
+    assert tuple(found) == network.STAGES
+    every = [*found.values(), network.result(found)]
+    for part, tolerance_mm in zip(every, (1.0, 0.5, 0.25, 0.125, 0.125), strict=True):
         assert torch.linalg.vector_norm(part.points - points_mm[0], dim=-1).max() < tolerance_mm  # not half a voxel off
         assert torch.linalg.eigvalsh(part.moments).min() > 0
     assert len(network.run(dict.fromkeys(network.STAGES, Seer()), read, chosen, upto=1)) == 2
+    without = replace(chosen, skipped=("middle", "fine"))
+    stores[:] = [stores[0], stores[3]]
+    found = network.run(dict.fromkeys(network.STAGES, Seer()), read, without)
+    assert tuple(found) == ("coarse", "finest")
+    assert torch.linalg.vector_norm(network.result(found).points - points_mm[0], dim=-1).max() < 0.125
 
 
 def test_a_crop_network_begins_as_a_unet_that_answers_for_one_landmark() -> None:
@@ -140,11 +146,18 @@ def test_the_result_by_hand() -> None:
         (stages[:1], 0.0, 9.0, 9.0),
     ]
     for found, x, along, across in expected:
-        together = network.result(found)
+        together = network.result(dict(zip(network.STAGES, found, strict=False)))
         torch.testing.assert_close(together.points, torch.tensor([[x, 0.0]]))
         torch.testing.assert_close(together.moments, torch.diag(torch.tensor([along, across]))[None])
-    torch.testing.assert_close(network.looked_around(stages), torch.tensor([[3.0, 0.0]]))
-    torch.testing.assert_close(network.looked_around(stages[:1]), torch.tensor([[0.0, 0.0]]))
+    # without a middle stage: apart by 7, 1 and 2
+    without = dict(zip(("coarse", "fine", "finest"), (stages[0], *stages[2:]), strict=True))
+    together = network.result(without)
+    torch.testing.assert_close(together.points, torch.tensor([[7.0, 0.0]]))
+    torch.testing.assert_close(together.moments, torch.diag(torch.tensor([1.5 + 54 / 3, 1.5]))[None])
+    torch.testing.assert_close(
+        network.looked_around(dict(zip(network.STAGES, stages, strict=True))), torch.tensor([[3.0, 0.0]])
+    )
+    torch.testing.assert_close(network.looked_around(without), torch.tensor([[0.0, 0.0]]))
 
 
 @given(st.integers(2, 3), st.lists(st.floats(-10, 50), min_size=3, max_size=3), st.integers(12, 60), st.integers(1, 12))
@@ -241,7 +254,7 @@ def test_fine_crops_lie_as_far_off_as_the_validation_cases_say() -> None:
     store = Store(torch.zeros(50, 1, 8, 8, dtype=torch.uint8), points, 2.0)
     judged = training.Judged([store], PLAIN, {}, 0)
     moments = torch.eye(2).expand(50, 2, 2, 2)
-    object.__setattr__(judged, "found", lambda: [network.Found(2 * (found + 0.5), moments)])  # mm
+    object.__setattr__(judged, "found", lambda: {"coarse": network.Found(2 * (found + 0.5), moments)})  # mm
     own = found[:, 0].square().mean() * 4
     everyone = torch.cat([found[:, 0].flatten(), torch.zeros(98)]).square().mean() * 4
     torch.testing.assert_close(judged.spread_mm(), torch.stack([(own + everyone) / 2, everyone / 2]).sqrt())
@@ -287,7 +300,8 @@ def test_settings_survive_model_json_and_networks_stay_small(preset: str, task: 
     chosen = network.checked(method.preset_settings(preset, task))
     assert from_plain(network.Settings, asdict(chosen), source="model.json") == chosen
     weights = sum(
-        parameter_count(network.make_network(task.dimension, len(task.names), chosen, number)) for number in range(4)
+        parameter_count(network.make_network(task.dimension, len(task.names), chosen, number))
+        for number in range(len(chosen.stages))
     )
     assert weights * 2 < {"fast": 2.5e7, "cpu": 5e6, "tiny": 1e6}[preset]  # bytes, kept in bfloat16
 
@@ -295,7 +309,7 @@ def test_settings_survive_model_json_and_networks_stay_small(preset: str, task: 
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ("refinements=4", "refinements"),
+        ("skipped=[coarse]", "skipped"),
         ("middle.spacing_mm=9.0", "spacing_mm"),
         ("fine.spacing_mm=-1.0", "spacing_mm"),
         ("window_voxels=17", "window_voxels"),
@@ -318,11 +332,13 @@ def test_a_study_trains_once_for_what_only_looks_differently() -> None:
     rows = rows_of(method)  # type: ignore[arg-type]
     trainings = trainings_of(rows)
     assert len(trainings) == 1 + len({row.variant for row in rows if row.variant})
-    chosen = method.preset_settings("tiny", CEPH)
+    chosen = method.preset_settings("cpu", CEPH)
     differ = {variant: method.variant_settings(variant, chosen) for variant in {row.variant for row in rows} - {""}}
     assert len({str(asdict(each)) for each in [chosen, *differ.values()]}) == 1 + len(differ)
     for row in rows:
         network.checked(replace(chosen, **row.view))
+    volume = method.preset_settings("cpu", CCTA)
+    assert method.variant_settings("scratch", volume) == method.variant_settings("middle", volume) == volume
 
 
 def _quick(iterations: int) -> network.Settings:
@@ -333,8 +349,9 @@ def _quick(iterations: int) -> network.Settings:
         )
 
     tiny = method.preset_settings("tiny", CEPH)
-    stages = [quick(stage, spacing) for stage, spacing in zip(tiny.stages, (8.0, 4.0, 4.0, 3.0), strict=True)]
-    return replace(tiny, **dict(zip(network.STAGES, stages, strict=True)), window_voxels=16, passes=2)
+    spacings = dict(zip(network.STAGES, (8.0, 4.0, 4.0, 3.0), strict=True))
+    stages = {name: quick(getattr(tiny, name) or tiny.fine, spacing) for name, spacing in spacings.items()}
+    return replace(tiny, **stages, window_voxels=16, passes=2)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +15,10 @@ import yaml
 from click.testing import CliRunner
 
 from landmark_baselines import ablation, global_to_local, mean_shape, study
-from landmark_baselines.ablation import Row
+from landmark_baselines.ablation import Row, rows_of
 from landmark_baselines.checkpoints import read_model
 from landmark_baselines.cli_study import study as command
-from landmark_baselines.method import load_model
+from landmark_baselines.method import load_model, method_module
 from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.landmarks import read_landmarks
@@ -83,6 +83,16 @@ def test_every_multi_landmark_row_of_the_paper_needs_five_trainings() -> None:
     assert [each.folder for each in ablation.trainings_of(everything)] == [
         "R", "R_log", "C", "R+C", "R_log+C", "R_log+C-single",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "missing"), [("ceph-19", set()), ("ccta-8", {"scratch", "middle"})])
+def test_a_row_that_repeats_another_is_left_out(task: str, missing: set[str]) -> None:
+    """Volumes have no weights of ImageNet, and a middle stage always."""
+    module = method_module("cascade")
+    plan = SimpleNamespace(module=module, preset="cpu", dataset=SimpleNamespace(task=load_task(task)))
+    rows = rows_of(module)
+    kept = study._different(plan, rows)  # type: ignore[arg-type]
+    assert {row.variant for row in rows if row not in kept} == missing and kept[0] is rows[0]
 
 
 def test_other_methods_have_their_variants_or_themselves_as_rows() -> None:
