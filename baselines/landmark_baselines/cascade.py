@@ -31,6 +31,7 @@ from .cascade_training import fit_stages
 from .checkpoints import MODEL_FILE, Model, mean_shape_of, read_model
 from .finish import save_trained
 from .presets import from_plain
+from .pretrained import ORIGIN
 from .references import reference_mm
 from .resuming import already_trained, fingerprint_of
 from .scales import ImageReader
@@ -82,6 +83,7 @@ def train(
         exact={key for key, value in weights.items() if not is_rounded(value)},
         fingerprint=fingerprint,
         rounded=True,  # convolutions compute in bfloat16 wherever that is fast
+        begun_from=ORIGIN if getattr(settings.coarse.architecture, "imagenet", False) else "",
     )
 
 

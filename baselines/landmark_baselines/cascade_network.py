@@ -179,9 +179,10 @@ def _search(network: nn.Module, read: Reader, stage: Stage) -> Found:
     with span("network"), autocast(images.device):
         maps = network(images).float()
     with span("decode"):
+        spacing_mm = stage.spacing_mm * images.shape[-1] / maps.shape[-1]  # maps may be coarser
         maps = maps.flatten(2).softmax(dim=-1).view_as(maps)
-        points = local_centre_of_mass(maps, window_radius(stage.sigma_mm / stage.spacing_mm))
-        return _in_mm(points[0], second_moments(maps, points)[0], stage.spacing_mm)
+        points = local_centre_of_mass(maps, window_radius(stage.sigma_mm / spacing_mm))
+        return _in_mm(points[0], second_moments(maps, points)[0], spacing_mm)
 
 
 def refine(network: nn.Module, number: int, around: Tensor, read: Reader, settings: Settings) -> Found:

@@ -69,7 +69,7 @@ def _cpu(task: Task) -> Settings:
 
 
 def _flat(task: Task) -> Settings:
-    """The whole image at 0.6 mm, crops at 0.3 and 0.2 mm (all larger where the task's spacing is); no middle stage."""
+    """The whole image at 0.4 mm, crops at 0.3 and 0.2 mm (all larger where the task's spacing is); no middle stage."""
     unit = max(1.0, min(task.working_spacing_mm) / 0.4)
     crops = Stage(
         0.2 * unit,
@@ -80,11 +80,11 @@ def _flat(task: Task) -> Settings:
         crops=8,
     )
     whole = Stage(
-        0.6 * unit,
+        0.4 * unit,
         Pretrained(),
         _schedule(800, 4, 1e-3),
         replace(_WHOLE, shift_mm=8 * unit, elastic_mm=1.5 * unit),
-        1.2 * unit,
+        1.0 * unit,
     )
     return Settings(
         whole,
@@ -138,7 +138,7 @@ def _tiny(task: Task) -> Settings:
     return replace(
         cpu,
         # 300 iterations may leave a landmark without a map
-        coarse=small(cpu.coarse, whole, (16 / 3 if flat else 1) * cpu.coarse.spacing_mm, 600),
+        coarse=small(cpu.coarse, whole, (8 if flat else 1) * cpu.coarse.spacing_mm, 600),
         middle=cpu.middle and small(cpu.middle, crops, factor * cpu.middle.spacing_mm),
         fine=small(cpu.fine, crops, factor * cpu.fine.spacing_mm),
         finest=small(cpu.finest, crops, factor * cpu.finest.spacing_mm),
@@ -161,7 +161,7 @@ def _fast(task: Task) -> Settings:
         schedule = replace(schedule, average=0.999, learning_rate=1e-3, validate_every=schedule.iterations // 8)
         return replace(stage, architecture=architecture, schedule=schedule)
 
-    finer = cpu.coarse.spacing_mm * (2 / 3 if task.dimension == 2 else 1 / 2)
+    finer = cpu.coarse.spacing_mm * (3 / 4 if task.dimension == 2 else 1 / 2)
     coarse = replace(cpu.coarse, spacing_mm=finer)
     middle = cpu.middle and large(replace(cpu.middle, spacing_mm=min(finer, cpu.middle.spacing_mm)))
     return replace(cpu, coarse=large(coarse), middle=middle, fine=large(cpu.fine), finest=large(cpu.finest), passes=8)

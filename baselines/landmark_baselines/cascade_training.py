@@ -33,6 +33,7 @@ from .cascade_network import (
     make_network,
     run,
 )
+from .grids import rescale
 from .heatmap_unet import MapTarget, heatmap_loss
 from .heatmaps import centre_of_mass
 from .pretrained import PretrainedUNet
@@ -190,11 +191,6 @@ class Batches:
     landmarks: int
     seed: int
 
-    @property
-    def taught(self) -> MapTarget:
-        """The Gaussian in voxels of the stage."""
-        return MapTarget(self.stage.sigma_mm / self.stage.spacing_mm)
-
     def coarse_loss(self, model: nn.Module, step: Step) -> Tensor:
         """Cross-entropy of the maps of whole images."""
         images, points = augmented_batch(
@@ -205,14 +201,17 @@ class Batches:
             seed=self.seed,
         )
         maps = model(images).float()
-        return torch.stack([heatmap_loss(maps, part, self.taught) for part in self._observers(points)]).mean()
+        spacing_mm = self.stage.spacing_mm * images.shape[-1] / maps.shape[-1]  # maps may be coarser
+        points = rescale(points, spacing_from=self.stage.spacing_mm, spacing_to=spacing_mm)
+        taught = MapTarget(self.stage.sigma_mm / spacing_mm)
+        return torch.stack([heatmap_loss(maps, part, taught) for part in self._observers(points)]).mean()
 
     def crop_loss(self, model: nn.Module, step: Step) -> Tensor:
         """Cross-entropy of the maps of crops, and the distance of their centres of mass from the reference."""
         crops, which, points = self.crops(step)
         maps = model(crops, which).float().unsqueeze(1)
-        taught = self._observers(points)
-        loss = torch.stack([heatmap_loss(maps, part, self.taught) for part in taught]).mean()
+        taught = MapTarget(self.stage.sigma_mm / self.stage.spacing_mm)
+        loss = torch.stack([heatmap_loss(maps, part, taught) for part in self._observers(points)]).mean()
         reference = points[:, -1]
         extent = torch.tensor(crops.shape[:1:-1], dtype=reference.dtype, device=reference.device)
         seen = ((reference >= 0) & (reference <= extent - 1)).all(dim=-1)  # NaN is not

@@ -31,11 +31,13 @@ def save_trained(
     fingerprint: str = "",
     exact: Container[str] = (),
     rounded: bool = False,
+    begun_from: str = "",
 ) -> None:
     """Write the model folder, in the main process alone; the checkpoints of the stages, whose curves these are, go.
 
     fingerprint: of `fingerprint_of`, by which a training that is taken up again knows that it is finished.
-    The weights of `tiny`, and of others if `rounded`, are kept in bfloat16, all but those named `exact`.
+    The weights of `tiny`, and of others if `rounded`, are kept in bfloat16, all but those named `exact`. begun_from:
+    what weights the training began from, and their licence; "" for random ones.
     """
     if fabric.global_rank != 0:
         return
@@ -48,6 +50,7 @@ def save_trained(
         dataset,
         seed=seed,
         fingerprint=fingerprint,
+        **({"begun_from": begun_from} if begun_from else {}),
         training_seconds=round(sum(curve[-1].seconds for curve in curves.values() if curve), 1),
         device=str(fabric.device),
         processes=fabric.world_size,

@@ -32,6 +32,7 @@ def model_card(folder: Path) -> str:
     provenance = value["provenance"]
     weights = folder / WEIGHTS_FILE
     size = weights.stat().st_size if weights.is_file() else 0
+    begun = f"\nTraining began from the weights of {provenance['begun_from']}." if "begun_from" in provenance else ""
     synthetic = SYNTHETIC in str(provenance.get("data_source", "")).lower()
     return f"""# Model card: {value["method"]}, preset {value["preset"]}
 
@@ -47,7 +48,7 @@ Weights: {size / 1e6:.2f} MB, safetensors, SHA-256 `{files.sha256_file(weights)[
 
 Trained on {provenance.get("training_cases", "?")} cases, chosen on {provenance.get("validation_cases", "?")} more.
 Source: {provenance.get("data_source") or "not recorded"}
-Licence of the training data, which the weights inherit: {provenance.get("data_licence") or "not recorded"}
+Licence of the training data, which the weights inherit: {provenance.get("data_licence") or "not recorded"}{begun}
 Digest of the training data: `{str(provenance.get("data_digest", ""))[:16]}`; seed {provenance.get("seed", "?")};
 {_versions(provenance)}.
 

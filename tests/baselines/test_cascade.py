@@ -23,6 +23,7 @@ from landmark_baselines.heatmaps import argmax_points, render_gaussians
 from landmark_baselines.method import load_model, train_method
 from landmark_baselines.patches import sample_windows
 from landmark_baselines.presets import from_plain, overridden
+from landmark_baselines.pretrained import Pretrained, PretrainedUNet
 from landmark_baselines.scales import StoreReader
 from landmark_baselines.store import Store
 from landmark_baselines.training import Schedule, Step
@@ -363,6 +364,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Pat
 
 def test_trains_localizes_and_beats_the_floor(trained: Path, tmp_path: Path, tiny_dataset: Path) -> None:
     assert_beats_the_floor(trained, Dataset(tiny_dataset), tmp_path / "floor")
+
+
+def test_a_training_begins_from_imagenet_and_says_so(trained: Path, tmp_path: Path, tiny_dataset: Path) -> None:
+    dataset, chosen = Dataset(tiny_dataset), _quick(2)
+    chosen = replace(chosen, coarse=replace(chosen.coarse, architecture=Pretrained(width=8)))
+    method.train(dataset, output=tmp_path / "model", settings=chosen, **OPTIONS)
+    model = read_model(tmp_path / "model")
+    assert "ImageNet" in model.provenance["begun_from"] and "Apache-2.0" in model.provenance["begun_from"]
+    assert "begun_from" not in read_model(trained).provenance
+    begun = PretrainedUNet(19, Pretrained(width=8))
+    begun.start_from_imagenet()
+    for name, value in begun.stem.state_dict().items():
+        torch.testing.assert_close(model.weights[f"coarse.stem.{name}"].float(), value.float(), rtol=0.05, atol=0.05)
+    case = dataset.cases(split="test")[0]
+    found = method.load(tmp_path / "model").localize(dataset.image(case.name))
+    assert np.isfinite(found.landmarks.points_mm).all()
+    random = overridden(chosen, ["coarse.architecture.imagenet=false"])
+    method.train(dataset, output=tmp_path / "random", settings=random, **OPTIONS)
+    assert "begun_from" not in read_model(tmp_path / "random").provenance
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])

@@ -43,6 +43,12 @@ def test_a_model_of_real_images_is_not_called_synthetic_and_shows_its_best_valid
     assert "drawn images" not in text and "worthless" not in text and "research only" in text
 
 
+def test_weights_that_training_began_from_are_named_with_their_licence(tmp_path):
+    text = model_card(write_model(tmp_path, begun_from="ImageNet: a network, Apache-2.0"))
+    assert "Training began from the weights of ImageNet: a network, Apache-2.0." in text
+    assert "began" not in model_card(write_model(tmp_path))
+
+
 def test_what_is_not_recorded_is_said(tmp_path):
     value = files.read_json(MODELS[0])
     value["provenance"] = {}
