@@ -1,10 +1,11 @@
-"""The kit's own method: a U-Net finds all landmarks in the whole image, three more look at each of them closely.
+"""The kit's own method: a network finds all landmarks in the whole image, others look at each of them closely.
 
 Every network gives maps whose softmax says where a landmark is. The parts are known from the methods beside it: spatial
 cross-entropy (`heatmap_unet`), centres of mass in crops and the distance as loss (`loc_net`), refinement by networks of
-their own (`global_to_local`). New are that one network refines all landmarks and is told which one it sees, that maps
-are taught how observers disagree, that what two stages find by themselves is fused by how sure each is before the fine
-ones look closer, and that the covariance tells how far the stages differ and is calibrated on the validation cases.
+their own (`global_to_local`). New are that in 2D the first starts from the weights of ImageNet (`pretrained`), that one
+network refines all landmarks and is told which one it sees, that maps are taught how observers disagree, that what
+stages find is fused by how sure each is, and that the covariance tells how far they differ and is calibrated on the
+validation cases.
 """
 
 import copy

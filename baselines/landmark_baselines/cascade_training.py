@@ -1,10 +1,10 @@
 """Training of `cascade`: stage after stage, the middle one blind to where it looks, the fine ones not.
 
-The middle stage sees crops that lie anywhere around their landmarks, so that it cannot lean on the whole image and errs
+A middle stage sees crops that lie anywhere around their landmarks, so that it cannot lean on the whole image and errs
 by itself: the mean of both, by precision, is better than either. The fine stages see crops that lie as far beside their
-landmarks as that mean errs in the validation cases, and so learn how far to trust it. (Training cases would not tell
-that: a network that has seen them errs far less. Networks that have not, one training per fold, would cost as many
-trainings; a normal distribution of the same width, with a share of far misses, costs none.)
+landmarks as what is before them errs in the validation cases, and so learn how far to trust it. (Training cases would
+not tell that: a network that has seen them errs far less. Networks that have not, one training per fold, would cost as
+many trainings; a normal distribution of the same width, with a share of far misses, costs none.)
 """
 
 import time
