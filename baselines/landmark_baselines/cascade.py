@@ -28,9 +28,10 @@ from .ablation import Row
 from .blocks import for_inference, placed
 from .cascade_network import Settings, checked, make_network, result, run
 from .cascade_presets import preset_settings, variant_settings
-from .cascade_training import fit_stages
+from .cascade_training import SHAPE, fit_stages
 from .checkpoints import MODEL_FILE, Model, mean_shape_of, read_model
 from .finish import save_trained
+from .neighbour_shape import NeighbourShape
 from .presets import from_plain
 from .pretrained import ORIGIN
 from .references import reference_mm
@@ -69,7 +70,8 @@ def train(
         mean_shape = mean_shape_of(dataset)
         model = Model("cascade", preset, asdict(settings), dataset.task, {}, mean_shape, {})
         networks = {name: as_kept(network) for name, network in trained.networks.items()}
-        scale = calibrated(Cascade.of(model, settings, networks, trained.fabric.device), dataset)
+        localizer = Cascade.of(model, settings, networks, trained.fabric.device, shape=trained.shape)
+        scale = calibrated(localizer, dataset)
     weights = trained.weights()
     save_trained(
         output,
@@ -81,7 +83,7 @@ def train(
         curves=trained.curves,
         fabric=trained.fabric,
         seed=seed,
-        exact={key for key, value in weights.items() if not is_rounded(value)},
+        exact={key for key, value in weights.items() if key.startswith(SHAPE) or not is_rounded(value)},
         fingerprint=fingerprint,
         rounded=True,  # convolutions compute in bfloat16 wherever that is fast
         begun_from=ORIGIN if getattr(settings.coarse.architecture, "imagenet", False) else "",
@@ -156,23 +158,30 @@ def chi2_quantile(share: float, ndim: int) -> float:
 
 @dataclass(frozen=True)
 class Cascade:
-    """A trained model, ready to localize. scale: of its covariances."""
+    """A trained model, ready to localize. scale: of its covariances. shape: of its training cases, if they tell one."""
 
     model: Model
     settings: Settings
     networks: dict[str, nn.Module] = field(repr=False)
     device: torch.device
     scale: float = 1.0
+    shape: NeighbourShape | None = None
 
     @classmethod
     def of(
-        cls, model: Model, settings: Settings, networks: dict[str, nn.Module], device: torch.device, scale: float = 1.0
+        cls,
+        model: Model,
+        settings: Settings,
+        networks: dict[str, nn.Module],
+        device: torch.device,
+        scale: float = 1.0,
+        shape: NeighbourShape | None = None,
     ) -> "Cascade":
         """Made ready for inference, in place."""
         ready = {
             name: for_inference(placed(part, str(device), model.task.dimension)) for name, part in networks.items()
         }
-        return cls(model, settings, ready, device, scale)
+        return cls(model, settings, ready, device, scale, shape and shape.to(device))
 
     @property
     def task(self) -> Task:
@@ -184,7 +193,7 @@ class Cascade:
         settings = self.settings
         spacings, multiple = settings.spacings_mm, settings.coarse.architecture.multiple
         reader = ImageReader(image, self.task, spacings, settings.window_voxels, multiple, True, self.device)
-        found = result(run(self.networks, reader.read, settings))
+        found = result(run(self.networks, reader.read, settings, shape=self.shape))
         with span("decode"):
             points = found.points.double().cpu().numpy() / spacings[-1] - 0.5
             covariance = np.zeros((len(points), 3, 3))
@@ -209,7 +218,9 @@ def load(model: Path, *, device: str = "cpu") -> Cascade:
     for number, name in enumerate(settings.names):
         networks[name] = make_network(ndim, len(saved.task.names), settings, number)
         saved.load_weights(networks[name], model, prefix=f"{name}.")
-    return Cascade.of(saved, settings, networks, torch.device(device), saved.settings[SCALE])
+    parts = {key.removeprefix(SHAPE): part for key, part in saved.weights.items() if key.startswith(SHAPE)}
+    shape = NeighbourShape(**parts) if parts else None
+    return Cascade.of(saved, settings, networks, torch.device(device), saved.settings[SCALE], shape)
 
 
 STUDY = (

@@ -15,6 +15,7 @@ from landmark_challenge.errors import ChallengeError
 from .augmentation import Augmentation
 from .blocks import autocast
 from .heatmaps import centre_of_mass, local_centre_of_mass, second_moments, window_radius
+from .neighbour_shape import NeighbourShape
 from .pretrained import Pretrained, PretrainedUNet
 from .scales import Reader
 from .stopwatch import span
@@ -26,6 +27,8 @@ STAGES = ("coarse", "middle", "fine", "finest")
 BEFORE = ("coarse", "middle")
 # How far a crop may lie beside its landmark, as a share of its side.
 ANYWHERE = 1 / 3
+# Standard deviations from where the others expect a landmark.
+IMPLAUSIBLE = 4.0
 
 
 @dataclass(frozen=True)
@@ -138,10 +141,18 @@ def shifts_of(settings: Settings, ndim: int) -> Tensor:
 
 @torch.inference_mode()
 def run(
-    networks: Mapping[str, nn.Module], read: Reader, settings: Settings, *, upto: int | None = None
+    networks: Mapping[str, nn.Module],
+    read: Reader,
+    settings: Settings,
+    *,
+    shape: NeighbourShape | None = None,
+    upto: int | None = None,
 ) -> dict[str, Found]:
-    """What every stage finds in one image, by name; upto: number of the last one to run. read: see `scales`."""
-    found = {"coarse": _search(networks["coarse"], read, settings.coarse)}
+    """What every stage finds in one image, by name; upto: number of the last one to run. read: see `scales`.
+
+    shape: of the training cases; where it is known, no landmark is looked for where it cannot be, see `plausible`.
+    """
+    found = {"coarse": _search(networks["coarse"], read, settings.coarse, shape)}
     for number, name in enumerate(settings.names[: None if upto is None else upto + 1]):
         if number:
             found[name] = refine(networks[name], number, looked_around(found), read, settings)
@@ -174,15 +185,38 @@ def fused(found: Sequence[Found]) -> Found:
     return Found((total @ torch.stack(weighted).sum(dim=0)).squeeze(-1), total)
 
 
-def _search(network: nn.Module, read: Reader, stage: Stage) -> Found:
+def _search(network: nn.Module, read: Reader, stage: Stage, shape: NeighbourShape | None) -> Found:
     images = read(0, None)
     with span("network"), autocast(images.device):
         maps = network(images).float()
     with span("decode"):
         spacing_mm = stage.spacing_mm * images.shape[-1] / maps.shape[-1]  # maps may be coarser
-        maps = maps.flatten(2).softmax(dim=-1).view_as(maps)
+        maps = maps.flatten(2).log_softmax(dim=-1).view_as(maps)
+        if shape is not None:
+            maps = plausible(maps[0], spacing_mm, window_radius(stage.sigma_mm / spacing_mm), shape).unsqueeze(0)
+        maps = maps.exp()
         points = local_centre_of_mass(maps, window_radius(stage.sigma_mm / spacing_mm))
         return _in_mm(points[0], second_moments(maps, points)[0], spacing_mm)
+
+
+def plausible(maps: Tensor, spacing_mm: float, radius: int, shape: NeighbourShape) -> Tensor:
+    """Logarithms of maps (L, *grid) that sum to 1, those of implausible landmarks times the density given the others.
+
+    A landmark is implausible where it lies more than `IMPLAUSIBLE` standard deviations from where the others expect it.
+    radius: in voxels, of the local centre of mass.
+    """
+    axes = [(torch.arange(count, device=maps.device) + 0.5) * spacing_mm for count in maps.shape[1:]]
+    grid_mm = torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)
+    result = maps
+    for _ in range(2):  # the others may have been drawn along
+        points_mm = (local_centre_of_mass(result.exp().unsqueeze(0), radius)[0] + 0.5) * spacing_mm
+        expected_mm = shape.expected(points_mm)
+        far = shape.squared_distances(points_mm, expected_mm) > IMPLAUSIBLE**2
+        result = result.clone()
+        for landmark in far.nonzero().flatten().tolist():
+            product = maps[landmark] + shape.log_density(landmark, grid_mm, expected_mm)
+            result[landmark] = product - product.logsumexp(dim=tuple(range(product.ndim)))
+    return result
 
 
 def refine(network: nn.Module, number: int, around: Tensor, read: Reader, settings: Settings) -> Found:

@@ -36,6 +36,7 @@ from .cascade_network import (
 from .grids import rescale
 from .heatmap_unet import MapTarget, heatmap_loss
 from .heatmaps import centre_of_mass
+from .neighbour_shape import NeighbourShape
 from .pretrained import PretrainedUNet
 from .references import reference_mm
 from .scales import StoreReader
@@ -46,24 +47,28 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 FAR_SHARE = 0.1
+SHAPE = "shape."  # before the names of its numbers in a model folder
 SMALLEST_ERROR_MM = 0.3
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What `fit_stages` leaves in every process: the networks and their curves by stage."""
+    """What `fit_stages` leaves in every process: the networks and their curves by stage, the training cases' shape."""
 
     networks: dict[str, nn.Module]
     curves: dict[str, list[Point]]
+    shape: NeighbourShape | None
     fabric: "Fabric"
 
     def weights(self) -> dict[str, Tensor]:
-        """Of all stages, each name after that of its stage."""
-        return {
+        """Of all stages, each name after that of its stage, and the numbers of the shape."""
+        weights = {
             f"{name}.{key}": part
             for name, network in self.networks.items()
             for key, part in network.state_dict().items()
         }
+        shape = vars(self.shape) if self.shape else {}
+        return weights | {f"{SHAPE}{key}": part for key, part in shape.items()}
 
 
 def fit_stages(
@@ -90,6 +95,7 @@ def fit_stages(
     learn, judge = (
         load_store(dataset, some, spacing_mm=settings.spacings_mm, device=device) for some in cases.values()
     )
+    shape = NeighbourShape.of((learn[0].points + 0.5) * learn[0].spacing_mm)
     if settings.observers:
         learn = [with_observers(store, dataset, cases["train"]) for store in learn]
     if main:
@@ -97,7 +103,7 @@ def fit_stages(
             f"{dataset.task.name}: {len(cases['train'])} training and {len(judge[0])} validation cases in memory "
             f"after {time.monotonic() - begun:.1f} s"
         )
-    trained = Trained({}, {}, fabric)
+    trained = Trained({}, {}, shape, fabric)
     error_mm = torch.zeros(landmarks)
     for number, (name, stage) in enumerate(zip(settings.names, settings.stages, strict=True)):
         torch.manual_seed(seed + number)  # a resumed run begins a network as one in one go does
@@ -107,7 +113,7 @@ def fit_stages(
         network = trained.networks[name] = placed(network, device, ndim)
         if main:
             report(f"{name}: {parameter_count(network) / 1e6:.2f} M weights")
-        judged = Judged(judge, settings, trained.networks, number)
+        judged = Judged(judge, settings, trained.networks, number, shape)
         blind = settings.blind and name == "middle"
         batches = Batches(learn[number], stage, settings, None if blind else error_mm, landmarks, seed + number)
         trained.curves[name] = fit(
@@ -137,6 +143,7 @@ class Judged:
     settings: Settings
     networks: dict[str, nn.Module]
     number: int
+    shape: NeighbourShape | None = None
 
     def found(self) -> dict[str, Found]:
         """By every stage, (N, L, ndim) mm."""
@@ -146,7 +153,7 @@ class Judged:
         cases = []
         for one in torch.arange(len(self.stores[0])).split(1):
             reader = StoreReader(self.stores, one, self.settings.window_voxels, multiple)
-            cases.append(run(self.networks, reader.read, alone, upto=self.number))
+            cases.append(run(self.networks, reader.read, alone, shape=self.shape, upto=self.number))
         return {
             name: Found(*(torch.stack([getattr(case[name], part) for case in cases]) for part in ("points", "moments")))
             for name in cases[0]
