@@ -19,8 +19,8 @@ FEWEST_CASES = 3
 
 @dataclass(frozen=True)
 class NeighbourShape:
-    """coefficients: (L, K, ndim), K = (L - 1) ndim, of what each landmark is predicted from. means: (L, K) mm, of that in
-    the training cases. offsets: (L, ndim) mm, of itself. precisions: (L, ndim, ndim) 1 / mm^2, of predictions.
+    """coefficients: (L, K, ndim), K = (L - 1) ndim, of what each landmark is predicted from. means: (L, K) mm, of that
+    in the training cases. offsets: (L, ndim) mm, of itself. precisions: (L, ndim, ndim) 1 / mm^2, of predictions.
 
     All positions are relative to the centroid of the other landmarks.
     """
