@@ -203,20 +203,26 @@ def plausible(maps: Tensor, spacing_mm: float, radius: int, shape: NeighbourShap
     """Logarithms of maps (L, *grid) that sum to 1, those of implausible landmarks times the density given the others.
 
     A landmark is implausible where it lies more than `IMPLAUSIBLE` standard deviations from where the others expect it.
-    radius: in voxels, of the local centre of mass.
+    The furthest comes first, since it draws along what is expected of the others. radius: in voxels, of the local
+    centre of mass.
     """
     axes = [(torch.arange(count, device=maps.device) + 0.5) * spacing_mm for count in maps.shape[1:]]
     grid_mm = torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)
-    result = maps
-    for _ in range(2):  # the others may have been drawn along
-        points_mm = (local_centre_of_mass(result.exp().unsqueeze(0), radius)[0] + 0.5) * spacing_mm
+    maps = maps.clone()
+    points_mm = (local_centre_of_mass(maps.exp().unsqueeze(0), radius)[0] + 0.5) * spacing_mm
+    left = torch.ones(len(maps), dtype=torch.bool, device=maps.device)
+    for _ in range(len(maps)):
         expected_mm = shape.expected(points_mm)
-        far = shape.squared_distances(points_mm, expected_mm) > IMPLAUSIBLE**2
-        result = result.clone()
-        for landmark in far.nonzero().flatten().tolist():
-            product = maps[landmark] + shape.log_density(landmark, grid_mm, expected_mm)
-            result[landmark] = product - product.logsumexp(dim=tuple(range(product.ndim)))
-    return result
+        squared = shape.squared_distances(points_mm, expected_mm) * left
+        furthest = int(squared.argmax())
+        if squared[furthest] <= IMPLAUSIBLE**2:
+            break
+        product = maps[furthest] + shape.log_density(furthest, grid_mm, expected_mm)
+        maps[furthest] = product - product.logsumexp(dim=tuple(range(product.ndim)))
+        found = local_centre_of_mass(maps[furthest].exp()[None, None], radius)[0, 0]
+        points_mm[furthest] = (found + 0.5) * spacing_mm
+        left[furthest] = False
+    return maps
 
 
 def refine(network: nn.Module, number: int, around: Tensor, read: Reader, settings: Settings) -> Found:

@@ -18,14 +18,15 @@ from landmark_baselines import cascade_training as training
 from landmark_baselines.ablation import rows_of, trainings_of
 from landmark_baselines.augmentation import FEW_IMAGES, Augmentation
 from landmark_baselines.blocks import parameter_count
-from landmark_baselines.checkpoints import read_model
+from landmark_baselines.checkpoints import read_model, save_model
 from landmark_baselines.heatmaps import argmax_points, render_gaussians
 from landmark_baselines.method import load_model, train_method
+from landmark_baselines.neighbour_shape import NeighbourShape
 from landmark_baselines.patches import sample_windows
 from landmark_baselines.presets import from_plain, overridden
 from landmark_baselines.pretrained import Pretrained, PretrainedUNet
 from landmark_baselines.scales import StoreReader
-from landmark_baselines.store import Store
+from landmark_baselines.store import Store, load_store
 from landmark_baselines.training import Schedule, Step
 from landmark_baselines.unet import Architecture, UNet
 from landmark_challenge.dataset import Case, Dataset, DatasetWriter
@@ -424,6 +425,19 @@ def test_calibration_does_not_depend_on_the_scale_that_was(trained: Path, tiny_d
     localizer, dataset = method.load(trained), Dataset(tiny_dataset)
     assert method.calibrated(localizer, dataset) == pytest.approx(localizer.scale, rel=1e-3)
     assert method.calibrated(replace(localizer, scale=7.0), dataset) == pytest.approx(localizer.scale, rel=1e-3)
+
+
+def test_the_shape_of_the_training_cases_is_kept_exactly(trained: Path, tmp_path: Path, tiny_dataset: Path) -> None:
+    dataset = Dataset(tiny_dataset)
+    store = load_store(dataset, dataset.cases(split="train"), spacing_mm=[8.0])[0]
+    of_cases, kept = NeighbourShape.of((store.points + 0.5) * 8.0), method.load(trained).shape
+    assert of_cases is not None and kept is not None
+    for name, part in vars(of_cases).items():
+        torch.testing.assert_close(getattr(kept, name), part)
+    model = read_model(trained)
+    without = {name: part for name, part in model.weights.items() if not name.startswith("shape.")}
+    save_model(tmp_path, replace(model, weights=without))
+    assert method.load(tmp_path).shape is None
 
 
 def test_a_model_that_was_not_calibrated_is_refused(trained: Path, tmp_path: Path) -> None:
