@@ -14,7 +14,15 @@ from landmark_challenge.task import Task
 Settings = TypeVar("Settings")
 
 # No setting may be negative; with 0 of these there is nothing to train or to look at.
-ABOVE_ZERO = ("schedule.iterations", "schedule.batch", "schedule.validate_every", "spacing_mm", "spacings_mm")
+ABOVE_ZERO = (
+    "schedule.iterations",
+    "schedule.batch",
+    "schedule.validate_every",
+    "spacing_mm",
+    "spacings_mm",
+    "width",
+    "widths",
+)
 
 
 def of_preset(presets: Mapping[str, Callable[[Task], Settings]], preset: str, task: Task) -> Settings:
@@ -30,7 +38,8 @@ def from_plain(kind: type[Settings], value: Mapping[str, Any], *, source: str) -
     try:
         return TypeAdapter(kind).validate_python(known)
     except ValidationError as error:
-        first = error.errors()[0]
+        # of several kinds that a part may be, the one that had all its fields was meant
+        first = min(error.errors(), key=lambda each: each["type"] == "missing")
         came = "" if first["type"] == "missing" else f", got {str(first['input'])[:60]!r}"
         raise ChallengeError(
             f"{source}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}{came}"

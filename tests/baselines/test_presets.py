@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from landmark_baselines import global_to_local, heatmap_unet, loc_net
+from landmark_baselines import cascade, global_to_local, heatmap_unet, loc_net
 from landmark_baselines.cli import train
 from landmark_baselines.method import METHODS, PRESETS, method_module
 from landmark_baselines.presets import overridden
@@ -27,6 +27,7 @@ CEPH = load_task("ceph-19")
         ("spacing_mm=-1.5", "spacing_mm: wanted a number above 0, got -1.5"),
         ("spacing_mm=.nan", "spacing_mm: wanted a number above 0, got nan"),
         ("augmentation.noise=-0.1", "augmentation.noise: wanted a number of at least 0, got -0.1"),
+        ("architecture.widths=[8, 0]", "architecture.widths: wanted a number above 0, got 0"),
         ("schedule.batch=many", "schedule.batch: .*valid integer.*, got 'many'"),
     ],
 )
@@ -44,6 +45,14 @@ def test_choices_and_parts_of_lists_are_looked_at() -> None:
         overridden(settings, ["local_stage.schedule.batch=0"])
     with pytest.raises(ChallengeError, match="spacings_mm: wanted a number above 0"):
         overridden(loc_net.preset_settings("tiny", CEPH), ["spacings_mm=[4.0, 0.0]"])
+
+
+def test_of_several_kinds_the_one_that_was_meant_is_named() -> None:
+    settings = cascade.preset_settings("cpu", CEPH)
+    with pytest.raises(ChallengeError, match=r"^--set: coarse\.architecture\..*imagenet: .*boolean.*, got '?7"):
+        overridden(settings, ["coarse.architecture.imagenet=7"])
+    with pytest.raises(ChallengeError, match=r"^--set: coarse\.architecture\.width: wanted a number above 0"):
+        overridden(settings, ["coarse.architecture.width=0"])
 
 
 @pytest.mark.parametrize("method", METHODS)
