@@ -455,10 +455,15 @@ def _failed(reason: str, container: Container) -> CaseFailedError:
 def _last_line(container: Container, *, since: float | None = None) -> str:
     """The last line on stderr, which is what the platform shows; `since` a time, so that no earlier call's is taken.
 
-    The engine writes its log a little after the program did.
+    The engine writes its log a little after the program did, line by line: it is read until nothing is added.
     """
     deadline = time.monotonic() + LOG_WAIT_S
-    while not (lines := _last_lines(container, since=since)) and time.monotonic() < deadline:
+    lines: list[str] = []
+    while time.monotonic() < deadline:
+        newer = _last_lines(container, since=since)
+        if newer and newer == lines:
+            break
+        lines = newer
         time.sleep(0.05)
     return lines[-1][:1024] if lines else "nothing on stderr"
 
