@@ -33,7 +33,7 @@ from .checkpoints import MODEL_FILE, Model, mean_shape_of, read_model
 from .finish import save_trained
 from .neighbour_shape import NeighbourShape
 from .presets import from_plain
-from .pretrained import ORIGIN
+from .pretrained import ORIGIN, Pretrained
 from .references import reference_mm
 from .resuming import already_trained, fingerprint_of
 from .scales import ImageReader
@@ -86,8 +86,14 @@ def train(
         exact={key for key, value in weights.items() if key.startswith(SHAPE) or not is_rounded(value)},
         fingerprint=fingerprint,
         rounded=True,  # convolutions compute in bfloat16 wherever that is fast
-        begun_from=ORIGIN if getattr(settings.coarse.architecture, "imagenet", False) else "",
+        begun_from=begun_from(settings),
     )
+
+
+def begun_from(settings: Settings) -> str:
+    """What weights the whole-image network starts from; "" for random ones."""
+    architecture = settings.coarse.architecture
+    return ORIGIN if isinstance(architecture, Pretrained) and architecture.imagenet else ""
 
 
 def is_rounded(weights: Tensor) -> bool:
@@ -219,6 +225,8 @@ def load(model: Path, *, device: str = "cpu") -> Cascade:
         networks[name] = make_network(ndim, len(saved.task.names), settings, number)
         saved.load_weights(networks[name], model, prefix=f"{name}.")
     parts = {key.removeprefix(SHAPE): part for key, part in saved.weights.items() if key.startswith(SHAPE)}
+    if parts and set(parts) != set(NeighbourShape.__dataclass_fields__):
+        raise ChallengeError(f"{model}: wanted a whole shape among the weights, got {', '.join(sorted(parts))} of it")
     shape = NeighbourShape(**parts) if parts else None
     return Cascade.of(saved, settings, networks, torch.device(device), saved.settings[SCALE], shape)
 
@@ -235,4 +243,6 @@ STUDY = (
     Row("no distance in the loss", "no_distance"),
     Row("no random changes", "no_changes"),
 )
-STUDY_NOTE = "The first five rows share one training; each of the others is trained without one part."
+STUDY_NOTE = (
+    "The first four rows share one training; each of the others is trained without one part, or with a middle stage."
+)

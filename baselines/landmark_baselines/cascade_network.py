@@ -124,9 +124,11 @@ class Found:
 
 
 def make_network(ndim: int, landmarks: int, settings: Settings, number: int) -> nn.Module:
-    """The network of stage `number`."""
+    """The network of stage `number`. Raises ChallengeError for a Pretrained one in 3D."""
     architecture = settings.stages[number].architecture
     if isinstance(architecture, Pretrained):
+        if ndim != 2:
+            raise ChallengeError("architecture: wanted one of levels for volumes, got a pretrained one")
         return PretrainedUNet(landmarks, architecture)
     if number:
         return CropUNet(ndim, landmarks, architecture, told=settings.told)

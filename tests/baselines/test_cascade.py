@@ -325,6 +325,9 @@ def test_what_does_not_fit_is_refused(wrong: str, named: str, tmp_path: Path, ti
         method.preset_settings("huge", CEPH)
     with pytest.raises(ChallengeError, match="variant"):
         method.variant_settings("huge", PLAIN)
+    flat = replace(PLAIN, coarse=replace(PLAIN.coarse, architecture=Pretrained()))
+    with pytest.raises(ChallengeError, match="volumes"):
+        network.make_network(3, 8, flat, 0)
 
 
 OPTIONS = {"device": "cpu", "seed": 0, "resume": False}
@@ -438,6 +441,9 @@ def test_the_shape_of_the_training_cases_is_kept_exactly(trained: Path, tmp_path
     without = {name: part for name, part in model.weights.items() if not name.startswith("shape.")}
     save_model(tmp_path, replace(model, weights=without))
     assert method.load(tmp_path).shape is None
+    save_model(tmp_path, replace(model, weights=without | {"shape.means": model.weights["shape.means"]}))
+    with pytest.raises(ChallengeError, match="whole shape"):
+        method.load(tmp_path)
 
 
 def test_a_model_that_was_not_calibrated_is_refused(trained: Path, tmp_path: Path) -> None:
