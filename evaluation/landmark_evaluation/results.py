@@ -144,6 +144,26 @@ class Observers(Result):
     relative_error: Finite | None = None
 
 
+class PartOfError(Result):
+    """Radial errors and success rates of what is left of an error, or a part of it."""
+
+    mre_mm: ErrorSummary
+    sdr: dict[Key, Share]
+    confidence: LandmarkConfidence | None = None
+
+
+class Conventions(Result):
+    """What a fixed offset of each landmark explains. offset_mm: median of submission - reference by landmark, along x,
+    y[, z]. without_offsets: the errors without those of the other cases. reference_noise: what a mean of several
+    observers itself errs by. offsets_and_noise: the errors of a submission that had these offsets and no other error.
+    """
+
+    offset_mm: dict[Key, tuple[Finite, ...]]
+    without_offsets: PartOfError
+    reference_noise: PartOfError | None = None
+    offsets_and_noise: PartOfError | None = None
+
+
 class Correlation(Result):
     """Correlation coefficient; its interval over groups of cases says whether it is more than chance.
 
@@ -210,6 +230,7 @@ class Aggregates(Result):
     presence: Presence | None = None
     bias: dict[Key, Agreement] | None = None
     observers: Observers | None = None
+    conventions: Conventions | None = None
     uncertainty: Uncertainty | None = None
     clinical: dict[Key, ClinicalResult] | None = None
     subgroups: list[Subgroup] | None = None

@@ -1,4 +1,4 @@
-"""The parts of an `open` result beyond errors: presence, observers, uncertainty, clinical measures, subgroups."""
+"""The parts of an `open` result beyond errors, from presence to subgroups."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from landmark_challenge.task import threshold_key
 
-from . import clinical, metrics, observers, presence, uncertainty
+from . import clinical, conventions, metrics, observers, presence, uncertainty
 from .intervals import agreement_intervals, error_intervals
 from .metrics import Scores
 from .pairing import Submission
@@ -28,6 +28,7 @@ def further_sections(
         "presence": presence.summarise_presence(scores, submission.probability, assessed=reference.assessed),
         "bias": observers.bland_altman(submission.points_mm, reference.points_mm, reference) or None,
         "observers": _observers(scores, reference, resamples=resamples, seed=seed),
+        "conventions": conventions.summarise_conventions(scores, submission, reference, resamples=resamples, seed=seed),
         "subgroups": subgroups(scores, reference, resamples=resamples, seed=seed) or None,
     }
     points = uncertainty.uncertain_points_of(scores, submission, reference)

@@ -1,11 +1,57 @@
-"""The tables of uncertainty and run time."""
+"""The tables of conventions, uncertainty and run time."""
 
 from typing import Any
 
-from ..results import Metrics
-from .exports import Cell, Table, percent, with_interval
+from landmark_challenge.task import Ranking
+
+from ..results import Metrics, PartOfError
+from ..tables import shown_thresholds, threshold_text
+from .exports import Cell, Table, number, percent, with_interval
 
 SHARE_OF_ERROR = "of the mean error; 0 is a perfect order"
+
+
+def convention_tables(metrics: Metrics, ranking: Ranking) -> list[Table]:
+    """What fixed offsets and the noise of the reference explain, and the offsets by landmark."""
+    scores, found = metrics.aggregates, metrics.aggregates.conventions
+    if found is None:
+        return []
+    keys = shown_thresholds(list(scores.sdr), ranking)
+    parts = (
+        ("as scored", PartOfError(mre_mm=scores.mre_mm, sdr=scores.sdr, confidence=scores.confidence)),
+        ("without a fixed offset of each landmark", found.without_offsets),
+        ("these offsets and the noise of the reference alone", found.offsets_and_noise),
+        ("the noise of the reference alone", found.reference_noise),
+    )
+    rows = []
+    for title, part in parts:
+        if part is not None:
+            spans = None if part.confidence is None else part.confidence.mre_mm
+            of_rate = {} if part.confidence is None else part.confidence.sdr
+            rows.append(
+                (
+                    Cell(title),
+                    with_interval(part.mre_mm.mean, (spans or {}).get("mean")),
+                    number(part.mre_mm.median),
+                    *(with_interval(part.sdr[k], of_rate.get(k), factor=100, digits=1) for k in keys),
+                )
+            )
+    head = ("errors", "mean (mm)", "median", *(f"% within {threshold_text(k)}" for k in keys))
+    note = (
+        "No scores: the offsets are medians of this submission - the reference over other cases of the same reference. "
+        "The noise of a mean of observers is what they differ by without offsets of their own; nobody can predict it"
+    )
+    parts_table = Table("conventions", "What conventions and the reference's noise explain", head, tuple(rows), note)
+    axes = ("x", "y", "z")[: max(len(offset) for offset in found.offset_mm.values())]
+    offsets = tuple(
+        (Cell(name), *(number(value, 2) for value in offset), number(sum(v * v for v in offset) ** 0.5, 2))
+        for name, offset in found.offset_mm.items()
+    )
+    title = "Fixed offsets (this submission - the reference, LPS)"
+    return [
+        parts_table,
+        Table("offsets", title, ("landmark", *(f"{axis} (mm)" for axis in axes), "length (mm)"), offsets),
+    ]
 
 
 def uncertainty_table(metrics: Metrics) -> Table | None:

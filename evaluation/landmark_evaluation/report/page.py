@@ -44,6 +44,7 @@ def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Datas
         further = (
             exports.observer_table(metrics, ranking),
             exports.agreement_table(metrics),
+            *further_tables.convention_tables(metrics, ranking),
             further_tables.uncertainty_table(metrics),
             exports.clinical_table(metrics),
             exports.subgroup_table(metrics, ranking),
