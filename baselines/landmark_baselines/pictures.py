@@ -28,6 +28,7 @@ RC: dict[Any, Any] = {
     "grid.color": LINE,
     "grid.linewidth": 0.7,
     "text.color": INK,
+    "text.parse_math": False,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "figure.facecolor": PAPER,

@@ -307,7 +307,7 @@ def _read_cases(path: Path, task: Task) -> dict[str, Case]:
         case = Case(
             row["case"],
             row["split"],
-            row["group"],
+            row["group"] or row["case"],
             row.get("subset", ""),
             not_assessed,
             {key: value for key, value in row.items() if key not in FIXED_COLUMNS},

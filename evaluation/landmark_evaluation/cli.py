@@ -1,8 +1,7 @@
 """`landmarks evaluate`: score a submission and write its result folder."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -12,11 +11,12 @@ from landmark_challenge.errors import ChallengeError
 from landmark_challenge.task import load_task
 
 from .details import details
+from .entries import readable
 from .pairing import read_submission
 from .references import open_reference
-from .result_folder import clear_result
+from .result_folder import LEADERBOARD, PAIRS, clear_board, clear_result, write_files
 from .results import DETAILS, METRICS
-from .scoring import evaluate_submission
+from .scoring import Evaluation, evaluate_submission
 from .tables import figures_text, leaderboard_text, summary
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -52,15 +52,16 @@ def evaluate(
     Example: landmarks evaluate predictions ceph --split test --subset test1 --out result
              landmarks evaluate ceph/landmarks/junior ceph --observer senior --out junior
     """
+    _refuse_inputs(out, (predictions, reference))
     whole = open_reference(reference, split=split, subset=subset, observer=observer)
     truth = whole.marked_by(predictions)
     evaluation = evaluate_submission(read_submission(predictions, truth), truth)
-    write_report = None if no_report else _report_writer(images, reference)
+    title = f"{readable(predictions.resolve().name)} on {truth.task.title}"
+    report = {} if no_report else _report(evaluation, images, reference, title=title)
     clear_result(out)
     if truth.disclosure == "open":
         files.write_json(out / DETAILS, details(evaluation), indent=None)
-    if write_report is not None:
-        write_report(evaluation, out, title=f"{predictions.resolve().name} on {truth.task.title}")
+    write_files(out, report)
     # metrics.json comes last: where it stands, the result is complete.
     files.write_json(out / METRICS, evaluation.metrics.to_json())
     click.echo(summary(evaluation.metrics, truth.task.ranking))
@@ -98,9 +99,10 @@ def compare(
     Example: landmarks compare results/* --out leaderboard
              landmarks compare results/* --reference corrected-reference --out leaderboard
     """
-    from .entries import load_entries, rescore
+    from .entries import check_task, load_entries, rescore
     from .leaderboard import leaderboard_csv, make_leaderboard, pairs_csv
 
+    _refuse_inputs(out, (*folders, *([] if reference is None else [reference])))
     if reference is None:
         if split or subset or observer:
             raise ChallengeError("compare: --split, --subset and --observer go with --reference")
@@ -109,26 +111,43 @@ def compare(
         entries = rescore(folders, open_reference(reference, split=split, subset=subset, observer=observer))
     carried = next((entry.task for entry in entries if entry.task is not None), None)
     task = load_task(task_name) if task_name else carried or load_task(entries[0].metrics.task)
+    check_task(task, entries[0], source=task_name or task.name)
     board = make_leaderboard(entries, task)
-    files.write_text(out / "leaderboard.csv", leaderboard_csv(board))
+    made = {LEADERBOARD: leaderboard_csv(board).encode()}
     if board.pairs is not None:
-        files.write_text(out / "pairs.csv", pairs_csv(board))
+        made[PAIRS] = pairs_csv(board).encode()
     if not no_report:
         with _report_package():
-            from .report.page import write_leaderboard
-        write_leaderboard(board, out, curve_limit_mm=2 * task.success_thresholds_mm[-1])
+            from .report.page import leaderboard_files
+        made |= leaderboard_files(board, curve_limit_mm=2 * task.success_thresholds_mm[-1])
+    clear_board(out)
+    write_files(out, made)
     click.echo(f"{leaderboard_text(board)}\n\n{figures_text(board)}")
 
 
-def _report_writer(images: Path | None, reference: Path) -> Callable[..., None]:
-    """What writes the report; made before the first file, so that what is not there costs no earlier result."""
+def _refuse_inputs(out: Path, inputs: Sequence[Path]) -> None:
+    """Raise ChallengeError where --out is a folder that is read, or lies among the landmarks of one."""
+    for folder in inputs:
+        landmarks = folder.resolve() / "landmarks"
+        if out.resolve() in (folder.resolve(), landmarks) or landmarks in out.resolve().parents:
+            raise ChallengeError(f"--out: wanted a folder of its own, {out} is part of {folder}, which is read")
+
+
+def _report(evaluation: Evaluation, images: Path | None, reference: Path, *, title: str) -> dict[str, bytes]:
+    """The files of the report. Where only the reference's own images fail it, it goes without pictures of cases."""
     with _report_package():
         from .report.overlays import dataset_with_images
-        from .report.page import write_report
+        from .report.page import report_files
     shown = dataset_with_images(images or reference)
     if images is not None and shown is None:
         raise ChallengeError(f"--images: wanted a dataset with images, got {images}")
-    return partial(write_report, images=shown)
+    try:
+        return report_files(evaluation, title=title, images=shown)
+    except ChallengeError as error:
+        if images is not None or shown is None:
+            raise
+        click.echo(f"the report shows no images: {error}", err=True)
+        return report_files(evaluation, title=title, images=None)
 
 
 @contextlib.contextmanager

@@ -43,8 +43,8 @@ class UncertaintyConfidence(Result):
 class ObserversConfidence(Result):
     """95 % intervals of the noise ceiling, and of this submission's error relative to it."""
 
-    mean_mm: Interval95
-    landmark_mean_mm: dict[Key, Interval95]
+    mean_mm: Interval95 | None = None
+    landmark_mean_mm: dict[Key, Interval95] | None = None
     relative_error: Interval95 | None = None
 
 

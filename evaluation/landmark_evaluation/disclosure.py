@@ -137,10 +137,13 @@ def protect(scores: Scores, submission: Submission, reference: Reference, *, run
 
 
 def content_digest(submission: Submission, reference: Reference) -> bytes:
-    """What the noise depends on: the submitted points and the reference they meet, not how the files were written."""
+    """What the noise depends on: what is scored of the submitted points, and the reference they meet; not how the
+    files were written, nor anything else that could be varied for another draw."""
     digest = hashlib.sha256()
+    scored = reference.assessed[..., None] & np.isfinite(reference.points_mm)
     for points in (submission.points_mm, reference.points_mm):
-        digest.update(np.nan_to_num(points, nan=1e300).astype("<f8").tobytes())
+        seen = np.where(scored, points, np.nan)[..., : reference.task.dimension]
+        digest.update(np.nan_to_num(seen + 0.0, nan=1e300).astype("<f8").tobytes())
     digest.update(reference.rule.encode())
     return digest.digest()
 

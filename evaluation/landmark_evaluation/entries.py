@@ -1,6 +1,7 @@
 """Evaluated submissions read back from result folders, so that they can be compared or scored again."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from landmark_challenge import files
 from landmark_challenge.errors import ChallengeError
-from landmark_challenge.task import Task, parse_task
+from landmark_challenge.task import Task, parse_task, threshold_key
 
 from .answers import shown
 from .pairing import Submission, read_submission
@@ -123,7 +124,7 @@ def _load(folder: Path, name: str) -> Entry:
     with _refused(path):
         for row, case in enumerate(value["cases"]):
             for column, point in enumerate(case["points"]):
-                errors[row, column] = point.get("error_mm", np.nan)
+                errors[row, column] = _number(point.get("error_mm"))
     names = tuple(case["case"] for case in value["cases"])
     # Results of earlier versions do not tell groups: every case stands for itself.
     groups = numbered([str(case.get("group", case["case"])) for case in value["cases"]])
@@ -133,6 +134,8 @@ def _load(folder: Path, name: str) -> Entry:
 def _read_details(path: Path) -> dict[str, Any]:
     value = files.read_json(path, max_bytes=MAX_DETAILS_BYTES)
     with _refused(path):
+        if not value["cases"] or not value["landmarks"]:
+            raise KeyError
         for case in value["cases"]:
             if [point["name"] for point in case["points"]] != value["landmarks"] or not isinstance(case["case"], str):
                 raise KeyError
@@ -149,6 +152,13 @@ def _refuse_foreign(details: dict[str, Any], path: Path) -> None:
     if differing is not None:
         wanted, got = differing
         raise ChallengeError(f"{path}: wanted the protocol of {METRICS} beside it, {wanted}, got {got}; evaluate again")
+
+
+def _number(value: Any) -> float:
+    """A number, NaN where there is none; TypeError for what only looks like one."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise TypeError
+    return np.nan if value is None else float(value)
 
 
 def _numbers(value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -178,7 +188,16 @@ def _names(folders: Sequence[Path]) -> list[str]:
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
         raise ChallengeError(f"compare: wanted folders with different names, got '{doubled}' twice")
-    return list(names)
+    return [readable(name) for name in names]
+
+
+def readable(name: str) -> str:
+    """A file's name as text that can be written; what is no text in it becomes the sign for that.
+
+    >>> readable("caf\udce9")
+    'caf\ufffd'
+    """
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _facts(one: Entry, other: Entry) -> list[tuple[str, Any, Any]]:
@@ -198,6 +217,22 @@ def _facts(one: Entry, other: Entry) -> list[tuple[str, Any, Any]]:
     if ours is not None and theirs is not None:
         facts.append(("reference points (by their digest)", ours[:SHOWN_DIGEST], theirs[:SHOWN_DIGEST]))
     return facts
+
+
+def check_task(task: Task, entry: Entry, *, source: str) -> None:
+    """Raise ChallengeError where a task is not the one that a result was scored by, but for how it ranks."""
+    protocol, scores = entry.metrics.protocol, entry.metrics.aggregates
+    facts = [
+        ("task", f"{entry.metrics.task} v{entry.metrics.task_version}", f"{task.name} v{task.version}"),
+        ("ties", protocol.tie, task.success_tie),
+        ("missing_error_mm", protocol.missing_error_mm, task.missing_error_mm),
+        ("thresholds", list(scores.sdr), [threshold_key(each) for each in task.success_thresholds_mm]),
+        ("landmarks", list(entry.landmarks or task.names), list(task.names)),
+    ]
+    for what, wanted, got in facts:
+        if wanted != got:
+            shown_wanted, shown_got = (str(value)[:MAX_SHOWN] for value in (wanted, got))
+            raise ChallengeError(f"{source}: wanted the {what} of {entry.name}, {shown_wanted}, got {shown_got}")
 
 
 def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -17,7 +17,7 @@ from .metrics import Scores, success
 from .ordered import ordered_interval, roc_figure
 from .pairing import Submission
 from .references import Reference
-from .statistics import Interval, interval, resampled_sums, summary_intervals
+from .statistics import Interval, interval, resampled_sums, several_groups, summary_intervals
 
 Path = tuple[str, ...]
 # (cases, width) columns, and the figures by path that (resamples, width) sums of them make.
@@ -80,7 +80,7 @@ def further_intervals(
     found = _intervals(figures, **draw)
     area = _roc_area(scores, submission, reference, **draw)
     if area is not None:
-        found["presence"]["roc_area"] = area
+        found.setdefault("presence", {})["roc_area"] = area
     times = {
         "runtime_s": submission.runtime_s,
         "runtime_cold_s": submission.cold_s,
@@ -150,8 +150,9 @@ def _limits(path: Path) -> Callable[[NDArray[np.float64]], dict[Path, NDArray[np
 
 
 def _intervals(figures: Sequence[Figures], **draw: Any) -> dict[str, Any]:
-    """The interval of every figure that has one, nested by path."""
+    """The interval of every figure that has one, nested by path; those of a single group have none."""
     found: dict[str, Any] = {}
+    figures = [each for each in figures if several_groups(each[0], draw["groups"])]
     if not figures:
         return found
     columns = [each for each, _ in figures]

@@ -16,7 +16,7 @@ from . import ranking
 from .entries import Entry
 from .redraws import redrawn_columns
 from .results import Observers
-from .statistics import DEFAULT_RESAMPLES, DEFAULT_SEED, Interval, interval
+from .statistics import DEFAULT_RESAMPLES, DEFAULT_SEED, Interval, interval, several_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,8 @@ def make_leaderboard(
     else:
         ranks = ranking.combine_ranks(_column_ranks(values, rule.columns), rule=rule.rule)
         missing, resampled_ranks = _resampled_ranks(redrawn, rule)
+    if not several_groups(np.isfinite(case_means).prod(axis=0), entries[0].groups):
+        resampled_ranks = None  # one group, drawn again and again, makes any ranking look firm
     order = np.lexsort((values[0] if rule.columns[0].order == "asc" else -values[0], ranks))
     place = {int(old): new for new, old in enumerate(order)}
     moved = tuple(sorted((_moved(pair, place) for pair in pairs), key=lambda pair: (pair.first, pair.second)))

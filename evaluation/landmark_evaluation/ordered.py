@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from .statistics import Interval, draw_cases, interval
+from .statistics import Interval, draw_cases, interval, several_groups
 
 CHUNK_WEIGHTS = 2_000_000
 # Beyond this many weights (points times resamples) fewer resamples are drawn, 200 at least: 100,000 points get 1000.
@@ -27,7 +27,10 @@ def ordered_interval(
     resamples: int,
     seed: int,
 ) -> Interval | None:
-    """The 95 % interval of a figure of points, None where it has no value; case: (points,) the case of each."""
+    """The 95 % interval of a figure of points, None where it has no value or the points are of one group; case:
+    (points,) the case of each."""
+    if not several_groups(np.bincount(case, minlength=n_cases), groups):
+        return None
     resamples = min(resamples, max(MIN_RESAMPLES, MAX_WEIGHTS // max(1, case.size)))
     step = max(1, CHUNK_WEIGHTS // max(1, case.size))
     values = [

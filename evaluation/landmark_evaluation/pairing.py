@@ -25,7 +25,8 @@ PREDICTIONS = "predictions.json"
 MAX_DURATION_LENGTH = 80
 SUCCEEDED = "Succeeded"
 DURATION = re.compile(
-    r"^P(?:(?P<days>\d{1,6})D)?(?:T(?:(?P<hours>\d{1,6})H)?(?:(?P<minutes>\d{1,8})M)?(?:(?P<seconds>\d{1,9}(?:\.\d{1,9})?)S)?)?$"
+    r"P(?:(?P<days>\d{1,6})D)?(?:T(?:(?P<hours>\d{1,6})H)?(?:(?P<minutes>\d{1,8})M)?(?:(?P<seconds>\d{1,9}(?:\.\d{1,9})?)S)?)?",
+    re.ASCII,
 )
 
 
@@ -104,7 +105,7 @@ def parse_duration_s(value: Any, *, source: str) -> float:
     """
     if value is None:
         return np.nan
-    match = DURATION.match(value) if isinstance(value, str) and len(value) <= MAX_DURATION_LENGTH else None
+    match = DURATION.fullmatch(value) if isinstance(value, str) and len(value) <= MAX_DURATION_LENGTH else None
     parts = match.groupdict() if match else {}
     if not any(parts.values()):
         raise ChallengeError(f"{source}: wanted a duration such as PT3.25S or null, got {shown(value)}")
@@ -220,7 +221,7 @@ def _inside(root: Path, relative: str, *, source: str, folder: str = "") -> Path
     try:
         outside = not path.resolve().is_relative_to(root)
         exists = path.is_file()
-    except (OSError, RuntimeError):  # a name too long for the file system, a loop of links
+    except (OSError, RuntimeError, ValueError):  # too long for the file system, a loop of links, no text
         outside, exists = False, False
     if outside:
         raise ChallengeError(f"{source}: wanted a path inside the folder, {shown(relative)} leads out of it")

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from .metrics import TIE_TOLERANCE_MM
 from .statistics import Interval, draw_cases, interval
 
 ALPHA = 0.05
@@ -69,6 +70,8 @@ def compare_pairs(
     first, second = np.array(order).T
     ranks = SignedRanks.of(means[first] - means[second])
     raw = ranks.p.tolist()
+    # The groups that tell two submissions apart are counted: of the others a test needs as many more.
+    shares = (cases.shape[1] / np.maximum(ranks.count, 1)).tolist()
     return [
         Pair(
             first=a,
@@ -78,17 +81,21 @@ def compare_pairs(
             p=p,
             p_holm=p_holm,
             effect=effect,
-            cases_needed=cases_needed(effect, cases_per_group=cases.shape[1] / means.shape[1]),
+            cases_needed=cases_needed(effect, cases_per_group=share),
         )
-        for (a, b), p, p_holm, effect in zip(order, raw, holm(raw), ranks.effect.tolist(), strict=True)
+        for (a, b), p, p_holm, effect, share in zip(order, raw, holm(raw), ranks.effect.tolist(), shares, strict=True)
     ]
 
 
 @dataclass(frozen=True, eq=False)
 class SignedRanks:
-    """Wilcoxon's signed ranks of rows of differences, (rows,) each: the sum of the ranks of positive differences, that
-    of all which are not zero, and that of the squares of these. Ties get midranks."""
+    """Wilcoxon's signed ranks of rows of differences, (rows,) each: how many are not zero, the sum of the ranks of
+    positive ones, that of all which are not zero, and that of the squares of these. Ties get midranks.
 
+    Differences within 1e-9 mm of each other are ties, and of zero none: float64 would decide those by rounding.
+    """
+
+    count: NDArray[np.int64]
     plus: NDArray[np.float64]
     total: NDArray[np.float64]
     squares: NDArray[np.float64]
@@ -96,9 +103,11 @@ class SignedRanks:
     @classmethod
     def of(cls, difference: NDArray[np.float64]) -> "SignedRanks":
         """Of (rows, n) differences."""
-        size = np.where(difference == 0, np.nan, np.abs(difference))
-        ranks = np.nan_to_num(stats.rankdata(size, axis=1, nan_policy="omit"))
-        return cls((ranks * (difference > 0)).sum(axis=1), ranks.sum(axis=1), (ranks**2).sum(axis=1))
+        steps = np.round(np.abs(difference) / TIE_TOLERANCE_MM)
+        apart = steps > 0
+        ranks = np.nan_to_num(stats.rankdata(np.where(apart, steps, np.nan), axis=1, nan_policy="omit"))
+        plus = (ranks * (difference > 0)).sum(axis=1)
+        return cls(apart.sum(axis=1), plus, ranks.sum(axis=1), (ranks**2).sum(axis=1))
 
     @property
     def p(self) -> NDArray[np.float64]:
@@ -152,8 +161,8 @@ def cases_needed(effect: float, *, cases_per_group: float = 1.0) -> int | None:
     """How many cases like these a signed-rank test needs for 80 % power at 5 %, two-sided (Noether 1987).
 
     effect: rank-biserial correlation of the differences between groups, from which the chance p is estimated: the share
-    of the positive rank sum. Groups are counted, and given as the cases that they hold. None where more than a million
-    would not do.
+    of the positive rank sum. cases_per_group: for each group whose difference is not zero, which alone Noether counts.
+    None where more than a million would not do.
     """
     away = abs(effect) / 2
     z = stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER)
@@ -188,12 +197,14 @@ def resampled_significance_points(
 
 
 def ranks_of(values: NDArray[np.float64], *, descending: bool) -> NDArray[np.float64]:
-    """Ranks from 1 along the last axis, equal values share the smallest.
+    """Ranks from 1 along the last axis, equal values (within 1e-9) share the smallest.
 
     >>> ranks_of(np.array([0.3, 0.1, 0.1]), descending=False).tolist()
     [3.0, 1.0, 1.0]
     """
-    return stats.rankdata(-values if descending else values, method="min", axis=-1).astype(np.float64)
+    steps = np.round(np.asarray(values, np.float64) / TIE_TOLERANCE_MM)
+    steps = np.where(np.isfinite(values), steps, values)
+    return stats.rankdata(-steps if descending else steps, method="min", axis=-1).astype(np.float64)
 
 
 def combine_ranks(columns: Sequence[NDArray[np.float64]], *, rule: str) -> NDArray[np.float64]:
@@ -224,9 +235,10 @@ def stability(ranks: NDArray[np.float64], resampled: NDArray[np.float64]) -> Sta
 
 
 def kendall_tau(ranks: NDArray[np.float64], resampled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(resamples,) Kendall's tau-b between one ranking and each of many; 1 where a ranking is all ties."""
+    """(resamples,) Kendall's tau-b between one ranking and each of many; 1 where both are all ties, 0 where one is."""
     upper = np.triu_indices(ranks.size, 1)
     a = np.sign(ranks[:, None] - ranks[None])[upper]
     b = np.sign(resampled[:, :, None] - resampled[:, None])[:, upper[0], upper[1]]
     scale = np.sqrt((a != 0).sum() * (b != 0).sum(axis=1))
-    return np.where(scale > 0, (a * b).sum(axis=1) / np.where(scale > 0, scale, 1), 1.0)
+    tied = np.where((a != 0).any() | (b != 0).any(axis=1), 0.0, 1.0)
+    return np.where(scale > 0, (a * b).sum(axis=1) / np.where(scale > 0, scale, 1), tied)

@@ -174,8 +174,7 @@ def open_reference(
         )
         task, rule, known = header.task, header.rule, frozenset(header.cases)
         disclosure, details, secret, split = header.disclosure, header.details, header.secret, header.split
-        landmarks_folder = folder / "landmarks"
-        observers = tuple(sorted(path.name for path in landmarks_folder.iterdir())) if landmarks_folder.is_dir() else ()
+        observers = tuple(sorted(path.name for path in (folder / "landmarks").glob("*") if path.is_dir()))
     elif (folder / "dataset.json").is_file():
         dataset = Dataset(folder)
         split = split or "test"

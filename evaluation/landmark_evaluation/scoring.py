@@ -93,7 +93,8 @@ def rater_in_mean(submission: Submission, reference: Reference) -> str | None:
     """The observer whose own points the submission is, where the reference is a mean with that observer in it."""
     for observer in reference.members:
         points = reference.observer_mm(observer)
-        if reference.others(observer) and np.array_equal(points, submission.points_mm, equal_nan=True):
+        same = np.isfinite(points).any() and np.array_equal(points, submission.points_mm, equal_nan=True)
+        if same and reference.others(observer):
             return observer
     return None
 
@@ -142,7 +143,7 @@ def _aggregate(
         n_false_alarms=int(scores.false_alarm.sum()),
         confidence=Confidence(
             mre_mm=intervals.mre_mm,
-            sdr=dict(zip(keys, intervals.sdr, strict=True)),
+            sdr={key: span for key, span in zip(keys, intervals.sdr, strict=True) if span is not None},
             landmarks=spans,
             **further_intervals(scores, submission, reference, resamples=resamples, seed=seed),
         ),

@@ -7,6 +7,7 @@ the pooled points a search over blocks of sorted errors, exact and far cheaper t
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +29,12 @@ Interval = tuple[float, float]
 class Intervals:
     """95 % percentile intervals. mre_mm: by statistic (mean, sd, ...); sdr: by threshold, in the given order.
 
-    landmark_mre_mm: by landmark and statistic, empty where nothing is scored; landmark_sdr: by landmark and threshold,
-    None where nothing is scored.
+    landmark_mre_mm: by landmark and statistic; landmark_sdr: by landmark and threshold. Empty, and None, where fewer
+    than two groups have something scored.
     """
 
     mre_mm: dict[str, Interval]
-    sdr: list[Interval]
+    sdr: list[Interval | None]
     landmark_mre_mm: list[dict[str, Interval]]
     landmark_sdr: list[list[Interval | None]]
 
@@ -127,7 +128,7 @@ def summary_intervals(
 ) -> list[dict[str, Interval]]:
     """For each (cases, any) set of values, NaN where there is none, the intervals of its mean, SD, quantiles and RMS.
 
-    Empty where a set holds no value. The same cases are drawn as in `resample`.
+    Empty where fewer than two groups hold a value. The same cases are drawn as in `resample`.
     """
     if not sets:
         return []
@@ -143,8 +144,11 @@ def summary_intervals(
         quantiles.append(np.stack([each.quantiles(draws, shares) for each in points], axis=1))
     n, s1, s2 = np.split(np.concatenate(sums), 3, axis=1)
     by_set = np.concatenate(quantiles)
-    found = []
+    found: list[dict[str, Interval]] = []
     for k in range(len(sets)):
+        if not several_groups(scored[k], groups):
+            found.append({})
+            continue
         by_name = dict(zip(QUANTILES, by_set[:, k].T, strict=True))
         spans = {key: interval(each) for key, each in _summaries(n[:, k], s1[:, k], s2[:, k], by_name).items()}
         found.append({key: span for key, span in spans.items() if span is not None})
@@ -152,15 +156,17 @@ def summary_intervals(
 
 
 def intervals(found: Resampled, landmark_mre_mm: list[dict[str, Interval]]) -> Intervals:
-    """The 95 % percentile intervals of resampled statistics."""
+    """The 95 % percentile intervals of resampled statistics; landmark_mre_mm: empty for those that have none."""
     n_landmarks, n_thresholds = found.landmark_sdr.shape[1:]
     summaries = {name: interval(values) for name, values in found.mre_mm.items()}
-    rates = [interval(found.sdr[:, t]) for t in range(n_thresholds)]
     return Intervals(
         mre_mm={name: value for name, value in summaries.items() if value is not None},
-        sdr=[value for value in rates if value is not None],
+        sdr=[interval(found.sdr[:, t]) for t in range(n_thresholds)],
         landmark_mre_mm=landmark_mre_mm,
-        landmark_sdr=[[interval(found.landmark_sdr[:, k, t]) for t in range(n_thresholds)] for k in range(n_landmarks)],
+        landmark_sdr=[
+            [interval(found.landmark_sdr[:, k, t]) if landmark_mre_mm[k] else None for t in range(n_thresholds)]
+            for k in range(n_landmarks)
+        ],
     )
 
 
@@ -175,8 +181,21 @@ def bootstrap(
 ) -> Intervals:
     """Percentile bootstrap intervals of error statistics and success rates; the same seed gives the same numbers."""
     by_landmark = landmark_intervals(error_mm, groups=groups, resamples=resamples, seed=seed)
+    if not several_groups(np.isfinite(error_mm), groups):
+        return Intervals(
+            {}, [None] * len(thresholds_mm), by_landmark, [[None] * len(thresholds_mm) for _ in by_landmark]
+        )
     found = resample(error_mm, thresholds_mm, tie=tie, groups=groups, resamples=resamples, seed=seed)
     return intervals(found, by_landmark)
+
+
+def several_groups(there: NDArray[Any], groups: NDArray[np.int64] | None = None) -> bool:
+    """Whether two groups or more have something: drawn again and again, one always says the same, and no interval.
+
+    there: (cases, any), something where it is not zero. groups: see `draw_cases`.
+    """
+    rows = np.unique(np.nonzero(there)[0])
+    return np.unique(rows if groups is None else groups[rows]).size > 1
 
 
 def interval(values: NDArray[np.float64]) -> Interval | None:

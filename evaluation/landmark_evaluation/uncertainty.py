@@ -16,7 +16,7 @@ from .metrics import Scores
 from .ordered import Figure, kept_means, ordered_interval, spearman_figure
 from .pairing import Submission
 from .references import Reference
-from .statistics import interval, resampled_sums, summary_intervals
+from .statistics import interval, resampled_sums, several_groups, summary_intervals
 
 LEVELS = (0.50, 0.68, 0.90, 0.95)
 ELLIPSOID_LEVEL = 0.90
@@ -131,9 +131,12 @@ def uncertainty_intervals(
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The 95 % intervals of what `summarise_uncertainty` finds, but for the count; nested alike."""
+    """The 95 % intervals of what `summarise_uncertainty` finds, but for the count; nested alike. None of a single
+    group's points."""
     from scipy import stats
 
+    if not several_groups(np.bincount(points.case, minlength=n_cases), groups):
+        return {"coverage": {}}
     draw: dict[str, Any] = {"groups": groups, "resamples": resamples, "seed": seed}
     spread, error, dimension = points.spread_mm, points.error_mm, points.offset_mm.shape[1]
     squared = points.mahalanobis_squared

@@ -98,6 +98,11 @@ def test_a_table_that_a_spreadsheet_saved_is_read(folder) -> None:
     assert len(Dataset(folder).cases()) == 3
 
 
+def test_a_case_without_a_group_is_one_of_its_own(folder) -> None:
+    (folder / "cases.csv").write_text("case,split,group\na,train,\nb,test,\nc,test,p\n")
+    assert [case.group for case in Dataset(folder).cases()] == ["a", "b", "p"]
+
+
 def test_an_excluded_case_may_share_its_group(folder) -> None:
     (folder / "cases.csv").write_text("case,split,group\na,train,p\nb,excluded,p\n")
     assert len(Dataset(folder).cases()) == 2

@@ -55,7 +55,11 @@ def test_an_interrupted_evaluation_leaves_no_metrics(case, tmp_path, monkeypatch
 
     command = ["evaluate", str(tmp_path / "p"), str(case.folder), "--out", str(tmp_path / "r")]
     assert CliRunner().invoke(cli, [*command, "--no-report"]).exit_code == 0
-    monkeypatch.setattr("landmark_evaluation.report.page.write_report", stop)
+    monkeypatch.setattr("landmark_evaluation.report.page.report_files", stop)
+    assert CliRunner().invoke(cli, command).exit_code == 130
+    assert {path.name for path in (tmp_path / "r").iterdir()} == {"metrics.json", "details.json"}, "nothing is lost"
+    monkeypatch.undo()
+    monkeypatch.setattr("landmark_evaluation.cli.write_files", stop)
     assert CliRunner().invoke(cli, command).exit_code == 130
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["details.json"]
 
@@ -65,6 +69,19 @@ def test_images_that_are_not_there_are_refused_before_anything_is_written(case, 
     outcome = CliRunner().invoke(cli, [*command, "--images", str(tmp_path / "nosuch")])
     assert isinstance(outcome.exception, ChallengeError) and "--images: wanted a dataset" in str(outcome.exception)
     assert not (tmp_path / "r").exists()
+
+
+def test_scores_do_not_hang_on_an_image_for_the_report(case, tmp_path):
+    (case.folder / "images").mkdir()
+    (case.folder / "images/case0.mha").write_text("junk")
+    command = ["evaluate", str(tmp_path / "p"), str(case.folder), "--out", str(tmp_path / "r")]
+    outcome = CliRunner().invoke(cli, command)
+    assert outcome.exit_code == 0 and "the report shows no images: " in outcome.stderr
+    assert (tmp_path / "r/metrics.json").is_file() and (tmp_path / "r/report.html").is_file()
+    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*.*")}
+    asked = CliRunner().invoke(cli, [*command, "--images", str(case.folder)])
+    assert isinstance(asked.exception, ChallengeError), "they were asked for"
+    assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*.*")} == before, "nothing is lost"
 
 
 def test_bad_input_ends_with_code_2_one_line_and_no_result(case, tmp_path, capsys):

@@ -1,9 +1,11 @@
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 from scipy import stats
 
@@ -323,11 +325,10 @@ def test_a_resample_without_the_landmark_takes_no_part_in_the_stability(close):
     assert board.stability.share.sum(axis=1) == pytest.approx(1.0)
 
 
-def test_a_page_says_why_firmness_is_left_out(close, tmp_path):
-    from landmark_evaluation.report.page import write_leaderboard
+def test_a_page_says_why_firmness_is_left_out(close):
+    from landmark_evaluation.report.page import leaderboard_files
 
-    write_leaderboard(ranked_by(close, "runtime_s.mean"), tmp_path / "board", curve_limit_mm=8)
-    html = (tmp_path / "board/leaderboard.html").read_text()
+    html = leaderboard_files(ranked_by(close, "runtime_s.mean"), curve_limit_mm=8)["leaderboard.html"].decode()
     assert "How firm the ranks are is not known" in html
     assert 'id="plot-significance"' in html and 'id="plot-stability"' not in html
 
@@ -347,3 +348,103 @@ def test_a_printed_table_shows_the_threshold_that_it_ranks_by(kit, results, data
     assert "< 1 mm" in printed and "< 2 mm" in printed
     board = land("compare", tmp_path / "s/best", "--out", tmp_path / "b", "--no-report")
     assert "< 1 mm" in board.split("\n\n")[1]
+
+
+def refused(*arguments):
+    """What the command line says of bad input, in one line."""
+    outcome = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert isinstance(outcome.exception, ChallengeError), outcome.output
+    return str(outcome.exception)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"landmarks": list("cba")}, "landmarks"),
+        ({"success_tie": "inclusive"}, "ties"),
+        ({"success_thresholds_mm": [1.0, 3.0]}, "thresholds"),
+        ({"version": 2}, "task"),
+    ],
+)
+def test_a_task_that_did_not_score_the_results_does_not_rank_them(data, results, tmp_path, changes, what):
+    value = data[1].task.model_dump(mode="json", exclude_none=True) | changes
+    if "landmarks" in changes:
+        value["landmarks"] = [{"name": name, "definition": name} for name in changes["landmarks"]]
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(value))
+    board = tmp_path / "board"
+    text = refused("compare", results / "best", results / "worst", "--task", tmp_path / "task.yaml", "--out", board)
+    assert f"task.yaml: wanted the {what} of best" in text
+    assert not board.exists()
+    assert "hippocampus-5: wanted the task of best" in refused(
+        "compare", results / "best", results / "worst", "--task", "hippocampus-5", "--out", board
+    )
+
+
+def test_a_task_that_ranks_otherwise_is_taken(data, results, tmp_path):
+    value = data[1].task.model_dump(mode="json", exclude_none=True)
+    value["ranking"] = {
+        "rule": "score",
+        "columns": [{"title": "Largest", "path": "aggregates.mre_mm.max", "order": "asc"}],
+    }
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(value))
+    output = land(
+        "compare", *results.iterdir(), "--task", tmp_path / "task.yaml", "--out", tmp_path / "board", "--no-report"
+    )
+    assert "Largest" in output
+
+
+def test_a_smaller_board_leaves_nothing_of_a_larger_one(results, tmp_path):
+    board = tmp_path / "board"
+    land("compare", *results.iterdir(), "--out", board)
+    (board / "tables/own.csv").write_text("kept")
+    assert (board / "pairs.csv").is_file() and (board / "figures/significance.png").is_file()
+    land("compare", results / "best", "--out", board, "--no-report")
+    assert sorted(path.name for path in board.rglob("*.*")) == ["leaderboard.csv", "own.csv", "pairs.csv"]
+    assert (board / "pairs.csv").read_text().count("\n") == 1
+
+
+def test_what_is_read_is_not_written_into(data, results, tmp_path):
+    folder = data[1].folder
+    before = sorted(path.name for path in (tmp_path / "p/best").iterdir())
+    for out in (tmp_path / "p/best", folder, folder / "landmarks", folder / "landmarks/one"):
+        text = refused("evaluate", tmp_path / "p/best", folder, "--out", out)
+        assert "--out: wanted a folder of its own" in text
+    assert "--out" in refused("compare", results / "best", results / "worst", "--out", results / "best")
+    assert sorted(path.name for path in (tmp_path / "p/best").iterdir()) == before
+
+
+def test_details_without_cases_or_with_no_numbers_are_refused(results, tmp_path):
+    path = results / "best/details.json"
+    whole = json.loads(path.read_text())
+    for change in ("cases", "landmarks"):
+        path.write_text(json.dumps(whole | {change: []}))
+        assert "wanted the details of an evaluation" in refused("compare", results / "best", "--out", tmp_path / "b")
+    for wrong in ("1.5", True):
+        whole["cases"][0]["points"][0]["error_mm"] = wrong
+        path.write_text(json.dumps(whole))
+        assert "wanted the details of an evaluation" in refused("compare", results / "best", "--out", tmp_path / "b")
+
+
+def test_a_folder_whose_name_is_no_text_is_compared(results, tmp_path):
+    odd = results.parent / os.fsdecode(b"odd\xff")
+    try:
+        (results / "best").rename(odd)
+    except OSError:
+        pytest.skip("this file system wants names to be text")
+    land("compare", odd, results / "worst", "--out", tmp_path / "board")
+    assert "odd\ufffd" in (tmp_path / "board/leaderboard.csv").read_text()
+
+
+def test_one_case_shows_no_firm_ranks(kit, tmp_path):
+    points = np.random.default_rng(0).uniform(0, 50, (1, 3, 3))
+    dataset = kit.dataset(tmp_path / "data", kit.task(), {"one": points})
+    for name, shift in (("near", 1.0), ("far", 2.0)):
+        kit.plain(tmp_path / "p" / name, dataset.task, points + shift)
+        output = land("evaluate", tmp_path / "p" / name, dataset.folder, "--out", tmp_path / "r" / name, "--no-report")
+        assert "95 %" not in output
+    metrics = json.loads((tmp_path / "r/near/metrics.json").read_text())
+    confidence = metrics["aggregates"]["confidence"]
+    assert confidence["mre_mm"] == {} and confidence["sdr"] == {}
+    assert all(each == {"mre_mm": {}, "sdr": {}} for each in confidence["landmarks"].values())
+    output = land("compare", *sorted((tmp_path / "r").iterdir()), "--out", tmp_path / "board")
+    assert "% of resamples" not in output and " to " not in output.splitlines()[2]

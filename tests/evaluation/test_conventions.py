@@ -100,7 +100,7 @@ def test_a_rater_of_the_mean_is_measured_by_the_noise_of_the_others(kit, tmp_pat
 
 
 def test_the_report_shows_them(kit, tmp_path, random):
-    from landmark_evaluation.report.page import write_report
+    from landmark_evaluation.report.page import report_files
 
     truth = random.uniform(20, 80, (MIN_CASES, 3, 2))
     raters = {"one": random.normal(0, 1.0, truth.shape), "two": random.normal(0, 1.0, truth.shape)}
@@ -109,12 +109,12 @@ def test_the_report_shows_them(kit, tmp_path, random):
     kit.dataset(tmp_path / "data", task, observers)
     reference = open_reference(tmp_path / "data")
     submission = read_submission(kit.plain(tmp_path / "p", task, flat(truth + 1.0)), reference)
-    write_report(evaluate_submission(submission, reference, resamples=200), tmp_path / "out", title="t", images=None)
-    lines = (tmp_path / "out/tables/conventions.csv").read_text().splitlines()
+    made = report_files(evaluate_submission(submission, reference, resamples=200), title="t", images=None)
+    lines = made["tables/conventions.csv"].decode().splitlines()
     assert [line.split(",")[0] for line in lines[1:]] == [
         "as scored",
         "without a fixed offset of each landmark",
         "these offsets and the noise of the reference alone",
         "the noise of the reference alone",
     ]
-    assert (tmp_path / "out/tables/offsets.csv").read_text().splitlines()[0] == "landmark,x (mm),y (mm),length (mm)"
+    assert made["tables/offsets.csv"].decode().splitlines()[0] == "landmark,x (mm),y (mm),length (mm)"

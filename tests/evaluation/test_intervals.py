@@ -22,15 +22,18 @@ def evaluation(kit, points, tmp_path):
     return evaluate(kit, points, tmp_path)
 
 
-def evaluate(kit, points, tmp_path, *, groups=None):
+def evaluate(kit, points, tmp_path, *, groups=None, twins=False):
     task = kit.task(observers=("one", "two"))
     generator = np.random.default_rng(4)
     points[1, 2] = points[4, 2] = np.nan
     raters = {name: points + generator.normal(0, 0.5, points.shape).round(1) for name in ("one", "two")}
-    columns = {f"case{k}": {"scanner": "AB"[k % 2]} for k in range(6)}
-    data = kit.dataset(tmp_path / "data", task, {"reference": points, **raters}, columns=columns, groups=groups)
     given = points + generator.normal(0, 1, points.shape)
     given[1, 2], given[2, 0] = 3.0, np.nan  # a false alarm and a missing one
+    if twins:
+        for each in (points, *raters.values(), given):
+            each[3:] = each[:3]
+    columns = {f"case{k}": {"scanner": "AB"[k % 3 % 2 if twins else k % 2]} for k in range(6)}
+    data = kit.dataset(tmp_path / "data", task, {"reference": points, **raters}, columns=columns, groups=groups)
     kit.platform(tmp_path / "p", task, given, invoke_duration="PT0.5S", covariance=COVARIANCE)
     truth = open_reference(data.folder)
     return evaluate_submission(read_submission(tmp_path / "p", truth), truth, resamples=300, seed=8)
@@ -181,15 +184,32 @@ def has(value, path):
 
 
 def test_every_interval_draws_groups(kit, points, tmp_path):
-    # A single patient is all that a resample can draw, so nothing varies.
-    found = evaluate(kit, points, tmp_path, groups={f"case{k}": "patient" for k in range(6)}).metrics
-    assert (found.protocol.n_cases, found.protocol.n_groups) == (6, 1)
+    # Two patients whose cases are the same: whichever a resample draws, nothing varies.
+    found = evaluate(kit, points, tmp_path, groups={f"case{k}": "pq"[k // 3] for k in range(6)}, twins=True).metrics
+    assert (found.protocol.n_cases, found.protocol.n_groups) == (6, 2)
     value = found.to_json()["aggregates"]
     rows = [*value["observers"]["scored"], *value["observers"]["pairs"], *value["subgroups"]]
     spans = {**value["confidence"], **{str(k): row["confidence"] for k, row in enumerate(rows)}}
     assert len(list(spans_in(spans))) > 100
     wide = {path: span for path, span in spans_in(spans) if span[0] != pytest.approx(span[1])}
     assert not wide
+
+
+def test_a_single_group_has_no_interval(kit, points, tmp_path):
+    found = evaluate(kit, points, tmp_path, groups={f"case{k}": "patient" for k in range(6)}).metrics
+    value = found.to_json()["aggregates"]
+    rows = [*value["observers"]["scored"], *value["observers"]["pairs"], *value["subgroups"]]
+    assert found.protocol.n_groups == 1
+    assert not list(spans_in({**value["confidence"], **{str(k): row["confidence"] for k, row in enumerate(rows)}}))
+
+
+def test_a_landmark_of_one_case_has_no_interval(kit, points, tmp_path):
+    points[1:, 0] = np.nan
+    found = evaluate(kit, points, tmp_path).metrics.aggregates
+    assert found.landmarks["a"].mre_mm.sd is None
+    assert found.confidence.landmarks["a"].mre_mm == {} and found.confidence.landmarks["a"].sdr == {}
+    assert found.confidence.landmarks["b"].mre_mm["mean"] and found.confidence.mre_mm["mean"]
+    assert "a" not in found.confidence.observers.landmark_mean_mm
 
 
 def spans_in(value, path=()):

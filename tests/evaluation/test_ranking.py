@@ -127,3 +127,36 @@ def test_tests_are_on_the_means_of_groups():
 def test_a_case_without_a_score_leaves_the_rest_of_its_group():
     means = np.array([[1.0, np.nan, 3.0, 4.0], [2.0, 2.0, 2.0, 2.0]])
     assert ranking.group_means(means, np.array([0, 0, 1, 1])).tolist() == [[1.0, 3.5], [2.0, 2.0]]
+
+
+def test_rounding_decides_no_tie():
+    """Three submissions of one error whose float64 sums differ in the last digits."""
+    offsets = {"right": [0.5, 0.0], "left": [-0.5, 0.0], "aslant": [0.3, 0.4]}
+    places = np.random.default_rng(0).uniform(0, 100, (60, 2))
+    means = np.stack([np.linalg.norm(places + offset - places, axis=1) for offset in offsets.values()])
+    assert np.ptp(means) > 0
+    for pair in ranking.compare_pairs(means, resamples=50, seed=0):
+        assert (pair.p, pair.effect, pair.cases_needed) == (1.0, 0.0, None)
+    assert ranking.ranks_of(means.mean(axis=1), descending=False).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_cases_that_tell_nothing_apart_are_needed_too():
+    """Nine of ten cases are equal: the test must see ten times as many (power by simulation)."""
+    random = np.random.default_rng(4)
+
+    def differing(cases):
+        difference = np.where(random.random(cases) < 0.1, random.uniform(0.5, 1.0, cases), 0.0)
+        return np.stack([np.full(cases, 2.0), 2.0 + difference])
+
+    needed = ranking.compare_pairs(differing(400), resamples=20, seed=0)[0].cases_needed
+    powers = [
+        np.mean([ranking.compare_pairs(differing(n), resamples=2, seed=0)[0].p < 0.05 for _ in range(200)])
+        for n in (needed // 4, needed)
+    ]
+    assert powers[0] < 0.6 and powers[1] > 0.75
+
+
+def test_a_ranking_of_ties_agrees_with_ties_alone():
+    tied, ordered = np.array([1.0, 1.0]), np.array([1.0, 2.0])
+    assert ranking.kendall_tau(tied, np.array([[1.0, 2.0], [1.0, 1.0]])).tolist() == [0.0, 1.0]
+    assert ranking.kendall_tau(ordered, np.array([[1.0, 1.0]])).tolist() == [0.0]

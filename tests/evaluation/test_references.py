@@ -31,6 +31,11 @@ def folder(request, data, tmp_path):
     return data.folder
 
 
+def test_files_beside_the_observers_are_none(folder):
+    (folder / "landmarks/.DS_Store").write_text("")
+    assert open_reference(folder).observers == ("one", "three", "two")
+
+
 def test_the_reference_is_the_mean_and_says_so(folder, raters):
     truth = open_reference(folder)
     assert [case.name for case in truth.cases] == ["case0", "case1", "case2", "case3", "case4"]

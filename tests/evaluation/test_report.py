@@ -1,6 +1,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,11 +18,20 @@ from landmark_evaluation.entries import Entry
 from landmark_evaluation.leaderboard import make_leaderboard
 from landmark_evaluation.pairing import read_submission
 from landmark_evaluation.references import open_reference
-from landmark_evaluation.report.page import write_leaderboard, write_report
-from landmark_evaluation.result_folder import clear_result
+from landmark_evaluation.report.page import leaderboard_files, report_files
+from landmark_evaluation.result_folder import (
+    BOARD_FIGURES,
+    BOARD_TABLES,
+    FIGURES,
+    TABLES,
+    clear_board,
+    clear_result,
+    write_files,
+)
 from landmark_evaluation.scoring import evaluate_submission
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HABITS = {"senior": 0.0, "junior": 1.0}
 EVIL = '<img src=x onerror="document.title=1">&"'
 
 
@@ -78,6 +88,10 @@ class Strict(HTMLParser):
             assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
 
 
+def write_report(out: Path, evaluation, **more) -> None:
+    write_files(out, report_files(evaluation, **more))
+
+
 def check_page(path: Path) -> str:
     html = path.read_text()
     page = Strict()
@@ -93,7 +107,7 @@ def check_page(path: Path) -> str:
 def test_a_report_holds_everything_in_one_file(kit, points, tmp_path, dimension):
     covariance = {name: np.diag([1.0, 1.0, 1.0]).tolist() for name in "abc"}
     evaluation = evaluate(kit, tmp_path, points, dimension=dimension, covariance=covariance)
-    write_report(evaluation, tmp_path / "r", title=EVIL, images=None)
+    write_report(tmp_path / "r", evaluation, title=EVIL, images=None)
     html = check_page(tmp_path / "r/report.html")
     assert EVIL not in html and "&lt;img src=x" in html, "names are escaped"
     assert "reference: mean of one, two" in html
@@ -112,7 +126,7 @@ def test_a_report_holds_everything_in_one_file(kit, points, tmp_path, dimension)
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_overlays_show_the_worst_and_the_median_case(kit, points, tmp_path, dimension):
     evaluation = evaluate(kit, tmp_path, points, dimension=dimension, images=True)
-    write_report(evaluation, tmp_path / "r", title="x", images=Dataset(tmp_path / "data"))
+    write_report(tmp_path / "r", evaluation, title="x", images=Dataset(tmp_path / "data"))
     html = check_page(tmp_path / "r/report.html")
     assert "worst case: case0" in html and "median case:" in html
     pictures = html.count("data:image/jpeg;base64,")
@@ -123,7 +137,7 @@ def test_overlays_show_the_worst_and_the_median_case(kit, points, tmp_path, dime
 
 def test_marks_lie_where_the_points_are(kit, points, tmp_path):
     evaluation = evaluate(kit, tmp_path, points, dimension=2, images=True)
-    write_report(evaluation, tmp_path / "r", title="x", images=Dataset(tmp_path / "data"))
+    write_report(tmp_path / "r", evaluation, title="x", images=Dataset(tmp_path / "data"))
     html = (tmp_path / "r/report.html").read_text()
     x, y, _ = evaluation.reference.points_mm[0, 0]  # 1 mm pixels, the first centred on 0: the picture starts at -0.5
     assert f'cx="{x + 0.5:.2f}" cy="{y + 0.5:.2f}"' in html
@@ -131,7 +145,7 @@ def test_marks_lie_where_the_points_are(kit, points, tmp_path):
 
 def test_a_protected_report_shows_headlines_and_says_how_noisy_they_are(kit, points, tmp_path):
     evaluation = evaluate(kit, tmp_path, points, protected=True)
-    write_report(evaluation, tmp_path / "r", title="x", images=None)
+    write_report(tmp_path / "r", evaluation, title="x", images=None)
     html = check_page(tmp_path / "r/report.html")
     assert "scores carry noise of SD" in html and "submissions" not in html.partition("takes more than")[0][-200:]
     assert "<svg" not in html and "case0" not in html
@@ -143,10 +157,57 @@ def test_a_protected_report_shows_headlines_and_says_how_noisy_they_are(kit, poi
 def test_all_that_a_report_writes_can_be_removed(kit, points, tmp_path):
     covariance = {"a": np.diag([0.5, 1.0, 2.0]).tolist()}
     evaluation = evaluate(kit, tmp_path, points, covariance=covariance)
-    write_report(evaluation, tmp_path / "r", title="x", images=None)
+    write_report(tmp_path / "r", evaluation, title="x", images=None)
     assert len(list((tmp_path / "r").rglob("*.*"))) > 12
     clear_result(tmp_path / "r")
     assert not list((tmp_path / "r").iterdir())
+
+
+def test_whatever_a_page_is_made_of_is_known_to_what_clears_it(kit, tmp_path):
+    """Enough cases, observers, covariances and columns for every table and figure that there is."""
+    random = np.random.default_rng(1)
+    task = load_task("ceph-19")
+    truth = random.uniform(20, 180, (24, 19, 3)) * [1, 1, 0]
+    with DatasetWriter(tmp_path / "data", task, source="test", licence="none") as writer:
+        for row, case in enumerate(truth):
+            given = {name: Landmarks(task.names, case + [shift, row / 9, 0]) for name, shift in HABITS.items()}
+            writer.add(Case(f"{row}", "test", f"{row}", columns={"sex": "mf"[row % 2]}), None, given)
+    reference = open_reference(tmp_path / "data")
+    sure = np.broadcast_to(np.eye(3), (24, 19, 3, 3))
+    submission = replace(
+        read_submission(tmp_path / "data/landmarks/reference", reference), covariance_mm2=sure, cold_s=np.ones(24)
+    )
+    evaluation = evaluate_submission(submission, reference, resamples=50)
+    made = report_files(evaluation, title="x", images=None)
+    assert {Path(name).stem for name in made if name.startswith("tables/")} == set(TABLES)
+    assert {Path(name).stem for name in made if name.startswith("figures/")} == set(FIGURES)
+    errors = [evaluation.scores.error_mm, 2 * evaluation.scores.error_mm]
+    cases = tuple(f"{row}" for row in range(24))
+    entries = [
+        Entry(name, evaluation.metrics, task, cases, task.names, e) for name, e in zip("ab", errors, strict=True)
+    ]
+    made = leaderboard_files(make_leaderboard(entries, task, resamples=50), curve_limit_mm=8)
+    assert {Path(name).stem for name in made if name.startswith("tables/")} == set(BOARD_TABLES)
+    assert {Path(name).stem for name in made if name.startswith("figures/")} == set(BOARD_FIGURES)
+    write_files(tmp_path / "board", made)
+    clear_board(tmp_path / "board")
+    assert not list((tmp_path / "board").iterdir())
+
+
+def test_names_are_shown_as_they_are(kit, points, tmp_path):
+    """A dollar sign starts no formula, an underscore hides nothing, `all` is a landmark like others."""
+    evaluation = evaluate(kit, tmp_path, points)
+    task, cases = evaluation.reference.task, tuple(f"case{k}" for k in range(12))
+    entries = [
+        Entry(name, evaluation.metrics, task, cases, task.names, evaluation.scores.error_mm * factor)
+        for name, factor in (("run_$1_$2", 1.0), ("_base", 1.1), ("all", 1.2))
+    ]
+    made = leaderboard_files(make_leaderboard(entries, task, resamples=50), curve_limit_mm=8)
+    curves = made["figures/success.svg"].decode()
+    assert "run_$1_$2" in curves and "_base" in curves and ">all<" in curves
+    assert 'class="total"' not in made["leaderboard.html"].decode()
+    page = report_files(evaluation, title="x", images=None)["report.html"].decode()
+    assert page.count('class="total"') == 1
 
 
 @pytest.fixture
@@ -162,7 +223,7 @@ def board(kit, points, tmp_path):
         aggregates = evaluation.metrics.aggregates.model_copy(update={"mre_mm": mean})
         metrics = evaluation.metrics.model_copy(update={"aggregates": aggregates})
         entries.append(Entry(name, metrics, task, cases, task.names, errors))
-    write_leaderboard(make_leaderboard(entries, task, resamples=200), tmp_path / "board", curve_limit_mm=8)
+    write_files(tmp_path / "board", leaderboard_files(make_leaderboard(entries, task, resamples=200), curve_limit_mm=8))
     return tmp_path / "board"
 
 
@@ -208,7 +269,7 @@ def test_sorting_works_in_a_browser_without_a_console_error(board):
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_a_report_loads_in_a_browser_without_a_console_error(kit, points, tmp_path):
     write_report(
-        evaluate(kit, tmp_path, points, images=True), tmp_path / "r", title=EVIL, images=Dataset(tmp_path / "data")
+        tmp_path / "r", evaluate(kit, tmp_path, points, images=True), title=EVIL, images=Dataset(tmp_path / "data")
     )
     script = """
     const total = document.querySelector("#table-landmarks tr.total");
@@ -232,7 +293,7 @@ def test_the_ceph_task_shows_its_clinical_analyses(tmp_path):
             writer.add(Case(f"{row}", "test", f"{row}"), None, given)
     truth = open_reference(tmp_path / "data")
     evaluation = evaluate_submission(read_submission(tmp_path / "data/landmarks/reference", truth), truth)
-    write_report(evaluation, tmp_path / "r", title="x", images=None)
+    write_report(tmp_path / "r", evaluation, title="x", images=None)
     rows = (tmp_path / "r/tables/clinical.csv").read_text().splitlines()
     assert [row.split(",")[:2] for row in rows[1:]] == [
         [name, '"100.0 [100.0'] for name in ("ANB", "SNB", "SNA", "ODI", "APDI", "FHI", "FHA", "MW")
@@ -247,6 +308,6 @@ def test_twenty_submissions_fit_on_the_page(kit, points, tmp_path):
         Entry(f"submission {k}", evaluation.metrics, task, cases, task.names, evaluation.scores.error_mm * (1 + k / 9))
         for k in range(20)
     ]
-    write_leaderboard(make_leaderboard(entries, task, resamples=50), tmp_path / "board", curve_limit_mm=8)
+    write_files(tmp_path / "board", leaderboard_files(make_leaderboard(entries, task, resamples=50), curve_limit_mm=8))
     html = check_page(tmp_path / "board/leaderboard.html")
     assert "further submissions" in html

@@ -129,3 +129,13 @@ def test_results_hold_to_the_published_schema(kit, tmp_path, points, offsets, di
     submission = read_submission(kit.platform(tmp_path / "p", truth.task, points + offsets), truth)
     value = json.loads(json.dumps(evaluate_submission(submission, truth).metrics.to_json()))
     jsonschema.validate(value, json_schemas()["metrics"], cls=jsonschema.Draft202012Validator)
+
+
+def test_nobody_is_taken_for_a_rater_who_marked_nothing(kit, points, tmp_path):
+    raters = {"one": points, "two": points + 1.0, "three": np.full_like(points, np.nan)}
+    consensus = {**raters, "consensus": points + 0.5}
+    data = kit.dataset(tmp_path / "data", kit.task(observers=("consensus",)), consensus)
+    truth = open_reference(data.folder)
+    assert "three" in truth.members
+    found = evaluate_submission(read_submission(kit.plain(tmp_path / "p", data.task, raters["three"]), truth), truth)
+    assert found.metrics.protocol.left_out is None and found.metrics.aggregates.n_missing == points[..., 0].size

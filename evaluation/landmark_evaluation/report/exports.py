@@ -27,13 +27,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its name (file stem) and title; rows of cells under the head."""
+    """A table with its name (file stem) and title; rows of cells under the head. total: the last row is over all."""
 
     name: str
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    total: bool = False
 
     @property
     def numeric(self) -> tuple[bool, ...]:
@@ -87,7 +88,7 @@ def landmark_table(metrics: Metrics, ranking: Ranking) -> Table:
     )
     rows.append(total if people is None else (*total, number(people.mean_mm)))
     last = ("missing",) if people is None else ("missing", "observers (mm)")
-    return Table("landmarks", "Radial error and success by landmark", (*head, *last), tuple(rows))
+    return Table("landmarks", "Radial error and success by landmark", (*head, *last), tuple(rows), total=True)
 
 
 def _error_row(

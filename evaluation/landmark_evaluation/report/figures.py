@@ -22,6 +22,11 @@ PLANES = (("axial", 0, 1), ("coronal", 0, 2), ("sagittal", 1, 2))
 AXIS_TITLE = ("left (x)", "posterior (y)", "superior (z)")
 
 
+def _label(name: str) -> str:
+    """The name for a legend, which leaves out those that begin with an underscore."""
+    return f"\u200b{name}" if name.startswith("_") else name
+
+
 def success_curve(
     curves: Sequence[tuple[str, NDArray[np.float64], bool]],
     *,
@@ -41,6 +46,7 @@ def success_curve(
         errors = error_mm[np.isfinite(error_mm)]
         rates = [100 * np.mean(success(errors, threshold, tie=tie)) for threshold in thresholds]
         style: dict[str, Any]
+        label = _label(name)
         if person:
             style = {"color": PALETTE["--muted"], "linestyle": PERSON_LINES[persons % 3], "linewidth": 1.4}
             persons += 1
@@ -48,13 +54,21 @@ def success_curve(
             style = {"color": colour(methods), "linestyle": ("-", "--")[methods // 6 % 2], "linewidth": 2.0}
             methods += 1
         else:
-            name = "further submissions" if methods == MAX_NAMED else f"_{name}"  # a leading _ keeps it off the legend
+            label = "further submissions" if methods == MAX_NAMED else "_nolegend_"
             style = {"color": PALETTE["--line"], "linewidth": 1.2, "zorder": 1.5}
             methods += 1
-        axes.plot(thresholds, rates, label=name, **style)
+        axes.plot(thresholds, rates, label=label, **style)
     for name, limits_mm, shares in people:
-        axes.plot([0, *limits_mm], [0, *(100 * share for share in shares)], label=name, color=PALETTE["--muted"],
-                  linestyle=PERSON_LINES[persons % 3], linewidth=1.4, marker=".", markersize=4)  # fmt: skip
+        axes.plot(
+            [0, *limits_mm],
+            [0, *(100 * share for share in shares)],
+            label=_label(name),
+            color=PALETTE["--muted"],
+            linestyle=PERSON_LINES[persons % 3],
+            linewidth=1.4,
+            marker=".",
+            markersize=4,
+        )
         persons += 1
     axes.set(xlim=(0, limit_mm), ylim=(0, 101), xlabel="distance (mm)", ylabel="points within (%)")
     if len(curves) + len(people) > 1:

@@ -1,6 +1,8 @@
-"""report.html and leaderboard.html, with their tables and figures as files beside them."""
+"""report.html and leaderboard.html, with their tables and figures as files beside them.
 
-from pathlib import Path
+All is made in memory, so that what cannot be shown costs nothing that was there before.
+"""
+
 from typing import Any
 
 import numpy as np
@@ -8,19 +10,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from landmark_challenge import files
 from landmark_challenge.dataset import Dataset
 
 from .. import uncertainty
 from ..leaderboard import Leaderboard
 from ..observers import observer_errors
+from ..results import Metrics
 from ..scoring import Evaluation
 from ..tables import noise_line, not_redrawn_line, protocol_line, ranked_thresholds, threshold_text
 from . import board_figures, exports, figures, further_tables
 from .exports import Cell, Table
 from .overlays import make_overlays
-from .theme import inline_svg, save_figure, styled
+from .theme import drawn, inline_svg, styled
 
+Files = dict[str, bytes]
 WORST_CASES = 20
 CURVE_REACH = 2.0
 STABILITY_NOTE = (
@@ -32,8 +35,11 @@ SIGNIFICANCE_NOTE = (
 )
 
 
-def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Dataset | None) -> None:
-    """Write report.html, tables/ and figures/ into `out`. images: draws the worst and the median case, `open` only."""
+def report_files(evaluation: Evaluation, *, title: str, images: Dataset | None) -> Files:
+    """report.html, tables/ and figures/, by path. images: draws the worst and the median case, `open` only.
+
+    Raises ChallengeError where these lack an image, or one cannot be read.
+    """
     metrics = evaluation.metrics
     is_open = evaluation.reference.disclosure == "open"
     ranking = evaluation.reference.task.ranking
@@ -57,28 +63,23 @@ def write_report(evaluation: Evaluation, out: Path, *, title: str, images: Datas
     runtime = None if not np.isfinite(evaluation.submission.runtime_s).any() else metrics.aggregates.runtime_s
     times = further_tables.runtime_table(metrics)
     tables += [] if times is None else [times]
-    html = _render(
-        "report.html.j2",
+    return _rendered(
+        "report.html",
         plots,
-        out,
+        tables,
+        metrics,
         title=title,
-        metrics=metrics,
         protocol=protocol_line(metrics),
         noise=None if metrics.aggregates.noise is None else noise_line(metrics.aggregates.noise),
-        tables=tables,
         overlays=overlays,
         runtime=runtime,
         headlines=["2_0mm", "4_0mm", *ranked_thresholds(ranking)],
         largest=threshold_text(list(metrics.aggregates.sdr)[-1]),
     )
-    for table in tables:
-        files.write_text(out / "tables" / f"{table.name}.csv", exports.table_csv(table))
-        files.write_text(out / "tables" / f"{table.name}.tex", exports.table_latex(table, metrics))
-    files.write_text(out / "report.html", html)
 
 
-def write_leaderboard(board: Leaderboard, out: Path, *, curve_limit_mm: float) -> None:
-    """Write leaderboard.html and figures/ into `out`."""
+def leaderboard_files(board: Leaderboard, *, curve_limit_mm: float) -> Files:
+    """leaderboard.html, tables/ and figures/, by path."""
     plots: list[tuple[str, str, Figure]] = []
     first = board.rows[0].entry.metrics
     with styled():
@@ -96,14 +97,14 @@ def write_leaderboard(board: Leaderboard, out: Path, *, curve_limit_mm: float) -
     tables = [_board_table(board)]
     if board.pairs:
         tables.append(_pair_table(board))
-    html = _render(
-        "leaderboard.html.j2",
+    return _rendered(
+        "leaderboard.html",
         plots,
-        out,
+        tables,
+        first,
         title=f"Leaderboard: {first.task}",
         protocol=protocol_line(first),
         noise=None if first.aggregates.noise is None else noise_line(first.aggregates.noise),
-        tables=tables,
         rule=board.rule.rule,
         notes={"significance": SIGNIFICANCE_NOTE, "stability": STABILITY_NOTE},
         observers=board.observers,
@@ -112,10 +113,6 @@ def write_leaderboard(board: Leaderboard, out: Path, *, curve_limit_mm: float) -
         tau=None if board.stability is None else float(board.stability.kendall_tau.mean()),
         left_out=[row.entry for row in board.rows if row.entry.metrics.protocol.left_out],
     )
-    for table in tables:
-        files.write_text(out / "tables" / f"{table.name}.csv", exports.table_csv(table))
-        files.write_text(out / "tables" / f"{table.name}.tex", exports.table_latex(table, first))
-    files.write_text(out / "leaderboard.html", html)
 
 
 def _people_curves(board: Leaderboard) -> list[tuple[str, list[float], list[float]]]:
@@ -243,15 +240,18 @@ def _pair_table(board: Leaderboard) -> Table:
     return Table("pairs", "Every pair", head, tuple(rows))
 
 
-def _render(
-    template: str,
+def _rendered(
+    page: str,
     plots: list[tuple[str, str, Figure]],
-    out: Path,
+    tables: list[Table],
+    metrics: Metrics,
     *,
     notes: dict[str, str] | None = None,
     **values: Any,
-) -> str:
+) -> Files:
+    """The page, and its tables and figures as files of their own."""
     notes = notes or {}
+    made: Files = {}
     environment = Environment(
         loader=PackageLoader("landmark_evaluation.report"),
         autoescape=True,
@@ -261,9 +261,14 @@ def _render(
     )
     shown = []
     for name, title, figure in plots:
-        text = save_figure(figure, out / "figures", name=name)
+        text, pixels = drawn(figure, name=name)
+        made |= {f"figures/{name}.svg": text.encode(), f"figures/{name}.png": pixels}
         svg = Markup(inline_svg(text, label=title, name=name, width_in=figure.get_figwidth()))
         shown.append({"name": name, "title": title, "svg": svg, "note": notes.get(name)})
-    return environment.get_template(template).render(
-        plots=shown, Markup=Markup, threshold_text=threshold_text, **values
+    for table in tables:
+        made[f"tables/{table.name}.csv"] = exports.table_csv(table).encode()
+        made[f"tables/{table.name}.tex"] = exports.table_latex(table, metrics).encode()
+    html = environment.get_template(f"{page}.j2").render(
+        plots=shown, tables=tables, metrics=metrics, Markup=Markup, threshold_text=threshold_text, **values
     )
+    return {**made, page: html.encode()}

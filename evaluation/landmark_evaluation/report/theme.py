@@ -5,14 +5,11 @@ Figures are drawn in the light palette; on a page every colour becomes a CSS var
 
 import io
 import re
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-
-from landmark_challenge import files
 
 PALETTE = {
     "--paper": "#fdfdfc",
@@ -46,6 +43,7 @@ RC: dict[Any, Any] = {
     "grid.color": PALETTE["--line"],
     "grid.linewidth": 0.7,
     "text.color": PALETTE["--ink"],
+    "text.parse_math": False,
     "xtick.color": PALETTE["--muted"],
     "ytick.color": PALETTE["--muted"],
     "xtick.labelcolor": PALETTE["--ink"],
@@ -74,8 +72,8 @@ def colour(index: int) -> str:
     return PALETTE[SERIES[index % len(SERIES)]]
 
 
-def save_figure(figure: Figure, folder: Path, *, name: str) -> str:
-    """Write <name>.svg and <name>.png, and return the SVG's text for `inline_svg`: drawing is what a page costs."""
+def drawn(figure: Figure, *, name: str) -> tuple[str, bytes]:
+    """The figure as the text of an SVG, which goes into the page too (drawing is what a page costs), and as a PNG."""
     with styled(), matplotlib.rc_context({"svg.hashsalt": f"landmarks-{name}"}):
         # The layout is found once, not again for each format.
         figure.draw_without_rendering()
@@ -84,9 +82,7 @@ def save_figure(figure: Figure, folder: Path, *, name: str) -> str:
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
         pixels = io.BytesIO()
         figure.savefig(pixels, format="png", dpi=PNG_DPI)
-    files.write_text(folder / f"{name}.svg", text.getvalue())
-    files.write_bytes(folder / f"{name}.png", pixels.getvalue())
-    return text.getvalue()
+    return text.getvalue(), pixels.getvalue()
 
 
 def inline_svg(svg: str, *, label: str, name: str, width_in: float) -> str:
