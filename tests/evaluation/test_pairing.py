@@ -160,6 +160,7 @@ def set_image(image):
         (set_relative_path("other.json"), "wanted the file 'other.json', there is none"),
         (set_relative_path("x" * 500), "there is none"),
         (set_relative_path("a\0b"), "wanted a path inside the folder"),
+        (set_relative_path("\ud800"), "there is none"),
         (set_relative_path(3), "wanted relative_path of 'anatomical-landmarks', got 3"),
     ],
 )
