@@ -29,7 +29,7 @@ from .blocks import for_inference, placed
 from .cascade_network import Settings, checked, make_network, result, run
 from .cascade_presets import preset_settings, variant_settings
 from .cascade_training import SHAPE, fit_stages
-from .checkpoints import MODEL_FILE, Model, mean_shape_of, read_model
+from .checkpoints import MODEL_FILE, Model, read_model
 from .finish import save_trained
 from .neighbour_shape import NeighbourShape
 from .presets import from_plain
@@ -67,8 +67,7 @@ def train(
     trained = fit_stages(dataset, settings, **options)
     scale = 1.0
     if trained.fabric.global_rank == 0:
-        mean_shape = mean_shape_of(dataset)
-        model = Model("cascade", preset, asdict(settings), dataset.task, {}, mean_shape, {})
+        model = Model("cascade", preset, asdict(settings), dataset.task, {}, {}, {})
         networks = {name: as_kept(network) for name, network in trained.networks.items()}
         localizer = Cascade.of(model, settings, networks, trained.fabric.device, shape=trained.shape)
         scale = calibrated(localizer, dataset)

@@ -99,23 +99,28 @@ def read_model(folder: Path) -> Model:
     )
 
 
+def check_taught(dataset: Dataset) -> None:
+    """Raise ChallengeError where a landmark is in no training case, from which none could be learned."""
+    cases = dataset.wanted_cases("train")
+    seen = np.isfinite([reference_mm(dataset, case) for case in cases]).all(axis=2).any(axis=0)
+    if not seen.all():
+        missing = dataset.task.names[int(np.argmin(seen))]
+        raise ChallengeError(f"{dataset.folder}: wanted '{missing}' in a training case, it is in none")
+
+
 def mean_shape_of(dataset: Dataset) -> dict[str, tuple[float, ...]]:
     """The training cases' mean position of each landmark in the image's bounding box (0..1 along each LPS axis).
 
     Raises ChallengeError where a landmark is in no training case.
     """
+    check_taught(dataset)
     shares: list[np.ndarray] = []
     ndim = dataset.task.dimension
     for case in dataset.wanted_cases("train"):
-        lower, upper = bounding_box_mm(dataset.image(case.name))
+        lower, upper = bounding_box_mm(dataset.geometry(case.name))
         points = reference_mm(dataset, case)[:, :ndim]
         shares.append((points - lower) / (upper - lower))
-    stacked = np.array(shares)
-    seen = np.isfinite(stacked).all(axis=2).any(axis=0)
-    if not seen.all():
-        missing = dataset.task.names[int(np.argmin(seen))]
-        raise ChallengeError(f"{dataset.folder}: wanted '{missing}' in a training case, it is in none")
-    mean = np.nanmean(stacked, axis=0)
+    mean = np.nanmean(shares, axis=0)
     return {name: tuple(row.tolist()) for name, row in zip(dataset.task.names, mean, strict=True)}
 
 

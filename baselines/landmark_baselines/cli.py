@@ -30,7 +30,7 @@ AT_LEAST_ONE: dict[str, Any] = {"type": click.IntRange(min=1), "default": 1, "sh
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--devices", **AT_LEAST_ONE, help="Processes of data-parallel training on each node.")
 @click.option("--nodes", **AT_LEAST_ONE, help="Nodes of data-parallel training (under torchrun).")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--deterministic", is_flag=True, help="Refuse operations whose result may vary between runs; slower.")
 @click.option("--resume", is_flag=True, help="Continue the unfinished run in the model folder; a finished one is left.")
 @click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Override a field of the preset.")

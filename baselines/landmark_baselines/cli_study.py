@@ -19,7 +19,7 @@ from .method import METHODS, PRESETS, resolve_device
 @click.option("--local", is_flag=True, help="Also train local networks for the rows that the paper shows global only.")
 @click.option("--subset", help="Score this part of the test split only.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Override a field of the preset.")
 def study(
     method: str,

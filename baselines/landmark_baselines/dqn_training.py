@@ -42,7 +42,7 @@ class Explorer:
         self.network, self.store, self.settings, self.seed, self.rank = network, store, settings, seed, rank
         self.target = copy.deepcopy(network).eval()
         self.images = store.images[:, 0].to(store.points.device)
-        self.extent = torch.tensor(self.images.shape[:0:-1], device=self.images.device)
+        self.extents = store.sizes
         self.agents, ndim = store.points.shape[1:]
         at_most = settings.schedule.iterations * settings.exploration.walkers + settings.exploration.warm_up
         self.memory = Memory(
@@ -87,7 +87,8 @@ class Explorer:
         """One step of every walker into the memory; those that have arrived, or walked too long, start again."""
         walkers, settings = self.walkers, self.settings
         shape = (self.agents, settings.exploration.walkers)
-        actions = torch.randint(2 * len(self.extent), shape, generator=generator).to(self.images.device)
+        ndim = self.extents.shape[1]
+        actions = torch.randint(2 * ndim, shape, generator=generator).to(self.images.device)
         values = torch.zeros(shape, device=self.images.device)
         if random_share < 1:
             with autocast(self.images.device):
@@ -105,7 +106,7 @@ class Explorer:
         landmarks = self._landmarks(walkers.image)
         before, history, scale = walkers.places, walkers.history, walkers.scale
         steps = torch.tensor(settings.scales.steps, device=self.images.device)[scale].unsqueeze(-1)
-        after = before + directions(len(self.extent), device=self.images.device)[actions.flatten()] * steps
+        after = before + directions(ndim, device=self.images.device)[actions.flatten()] * steps
         left = walkers.move(actions.flatten(), values.flatten(), settings.scales)
         distances = [
             torch.linalg.vector_norm(place - landmarks, dim=-1) * self.store.spacing_mm for place in (before, after)
@@ -142,16 +143,17 @@ class Explorer:
         image = torch.multinomial(known, exploration.walkers, replacement=True, generator=generator)
         image = image.flatten().to(self.images.device)
         count = len(image)
-        places = random_places(count, self.extent, share=0.6, generator=generator)  # the original's central 3/5
+        extent = self.extents[image]
+        places = random_places(count, extent, share=0.6, generator=generator)  # the original's central 3/5
         scale = torch.zeros_like(image)
         if exploration.near:
             scale = torch.randint(len(scales), (count,), generator=generator).to(image.device)
             reach = 2 * torch.tensor((0, *scales.steps[:-1]), device=image.device)[scale].unsqueeze(-1)
             draws = 2 * torch.rand(places.shape, generator=generator).to(image.device) - 1
             beside = torch.round(self._landmarks(image) + draws * reach).long()
-            beside = torch.minimum(beside.clamp(min=0), self.extent - 1)
+            beside = torch.minimum(beside.clamp(min=0), extent - 1)
             places = torch.where(scale.unsqueeze(-1) > 0, beside, places)
-        walkers = Walkers.at(places, image, self.extent, frames=self.settings.frames)
+        walkers = Walkers.at(places, image, extent, frames=self.settings.frames)
         walkers.scale = scale
         return walkers
 

@@ -192,14 +192,15 @@ def _local_loss(model: nn.Module, step: Step, store: Store, settings: Settings, 
 def _global_points(model: nn.Module, store: Store, settings: Settings) -> Tensor:
     """(N, L, ndim) global estimates of every case of a store."""
     model.eval()
-    every = torch.arange(len(store))
-    return torch.cat([run_global(model, store.batch(part), settings) for part in every.split(4)])
+    return torch.cat([run_global(model, store.alone(case), settings) for case in range(len(store))])
 
 
 def _local_points(model: nn.Module, store: Store, estimates: Tensor, settings: Settings, *, window: int) -> Tensor:
     """(N, L, ndim) refined estimates of every case of a store."""
     model.eval()
-    every = torch.arange(len(store))
     return torch.cat(
-        [run_local(model, store.batch(part), estimates[part], settings, window=window) for part in every.split(4)]
+        [
+            run_local(model, store.alone(case), estimates[case : case + 1], settings, window=window)
+            for case in range(len(store))
+        ]
     )

@@ -112,12 +112,12 @@ def _every_point(model: nn.Module, store: Store, settings: Settings, estimates: 
     """(N, L, ndim) what a stage finds in every case of a store."""
     model.eval()
     found = []
-    for one in torch.arange(len(store)).split(1):
-        images = store.batch(one)
+    for case in range(len(store)):
+        image = store.alone(case)
         if estimates is None:
-            found.append(run_coarse(model, images, settings)[0])
+            found.append(run_coarse(model, image, settings)[0])
         else:
-            found.append(run_fine(model, images, estimates[one.to(estimates.device)], settings)[0])
+            found.append(run_fine(model, image, estimates[case : case + 1], settings)[0])
     return torch.cat(found)
 
 
@@ -127,7 +127,8 @@ def _coarse_loss(model: nn.Module, step: Step, store: Store, settings: Settings,
     positions = step.positions(stage.schedule.batch)
     draws = Draws.of(seed, positions)
     extent = store.images.shape[:1:-1]
-    middle = (torch.tensor(extent, device=store.points.device) - 1) / 2
+    # Of each image itself, as `run_coarse` has it.
+    middle = (store.sizes[cases_at(positions, len(store), seed=seed).to(store.points.device)].unsqueeze(1) - 1) / 2
     offset = draws.symmetric(1, len(extent)).to(middle) * stage.offset_voxel
     scale = overview_scale(extent, stage.window)
     return _window_loss(

@@ -12,7 +12,7 @@ from landmark_challenge.dataset import Dataset
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.platform import Localizer
 
-from .checkpoints import read_model
+from .checkpoints import check_taught, read_model
 
 METHODS = {
     "mean_shape": "landmark_baselines.mean_shape",
@@ -57,7 +57,9 @@ def _counted(devices: int) -> str:
 
 def train_method(name: str, dataset: Dataset, *, output: Path, device: str = "auto", **options: Any) -> None:
     """Train a method on the `train` split of a dataset into a model folder, choosing on `validation`."""
-    method_module(name).train(dataset, output=output, device=resolve_device(device), **options)
+    module = method_module(name)
+    check_taught(dataset)  # before hours are spent
+    module.train(dataset, output=output, device=resolve_device(device), **options)
 
 
 def load_model(folder: Path, *, device: str = "auto") -> Localizer:

@@ -28,6 +28,7 @@ DARKEST = 1e-3
 @dataclass(frozen=True)
 class StoreReader:
     """The cases `index` of stores of one data set, one store per scale; crops are of `crop` voxels along every axis.
+    A case alone that nothing changes is seen in its own size.
 
     multiple: voxels that sides of the whole images are filled up to. change: what was drawn for the cases at random.
     """
@@ -40,7 +41,9 @@ class StoreReader:
 
     def read(self, scale: int, centres: Tensor | None) -> Tensor:
         """Windows of a scale; see the module."""
-        images = self.stores[scale].batch(self.index)
+        store = self.stores[scale]
+        one = self.change is None and len(self.index) == 1
+        images = store.alone(int(self.index)) if one else store.batch(self.index)
         if centres is None:
             if self.change is None:
                 return padded(images, self.multiple)

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from landmark_challenge import files
 from landmark_challenge.dataset import Case, Dataset
-from landmark_challenge.images import Image, canonical, normalise
+from landmark_challenge.images import Image, canonical, canonical_geometry, normalise
 from landmark_challenge.task import Task
 
 from .references import reference_mm
@@ -37,12 +38,14 @@ class Store:
 
     images: (N, 1, (z,) y, x) uint8, 255 for intensity 1; smaller images are continued by their border at the far side.
     points: (N, L, ndim) float32 voxel coordinates x, y[, z], NaN where a landmark is absent or nobody assessed it.
-    spacing_mm: isotropic.
+    spacing_mm: isotropic. own_size: (N, ndim) int64 voxels x, y[, z] of each image itself; None where all have that of
+    the store.
     """
 
     images: Tensor
     points: Tensor
     spacing_mm: float
+    own_size: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -51,6 +54,19 @@ class Store:
         """(B, 1, ...) float32 intensities of 0..1 of the cases `index`, on the device of the points."""
         chosen = self.images[index.to(self.images.device, non_blocking=self.images.is_cuda)]
         return chosen.to(self.points.device, non_blocking=self.points.is_cuda).float().div_(255)
+
+    @property
+    def sizes(self) -> Tensor:
+        """(N, ndim) int64 voxels x, y[, z] of each image, on the device of the points."""
+        if self.own_size is not None:
+            return self.own_size.to(self.points.device)
+        whole = torch.tensor(self.images.shape[:1:-1], device=self.points.device)
+        return whole.expand(len(self), -1)
+
+    def alone(self, case: int) -> Tensor:
+        """(1, 1, ...) one image in its own size, as it is seen where there are no others: `batch` continues it."""
+        image = self.batch(torch.tensor([case]))
+        return image if self.own_size is None else image[own_part(self.own_size[case].tolist())]
 
     def points_of(self, index: Tensor) -> Tensor:
         """(B, L, ndim) points of the cases `index`."""
@@ -93,33 +109,36 @@ def load_store(
 ) -> list[Store]:
     """One store per spacing; every image is decoded once. Prepared images are kept beside the dataset for next time.
 
-    average: whether shrinking averages, as in `canonical`.
+    average: whether shrinking averages, as in `canonical`. Beside the stores no more than one case is in memory.
     """
-    prepared: list[list[NDArray[np.uint8]]] = [[] for _ in spacing_mm]
-    points: list[list[NDArray[np.float64]]] = [[] for _ in spacing_mm]
-    for case in cases:
+    ndim = dataset.task.dimension
+    sizes = np.empty((len(spacing_mm), len(cases), ndim), np.int64)
+    for row, case in enumerate(cases):
+        geometry = dataset.geometry(case.name)
+        for level, spacing in enumerate(spacing_mm):
+            sizes[level, row] = canonical_geometry(geometry, [spacing] * ndim).size
+    arrays = [_allocate((len(cases), 1, *each.max(axis=0)[::-1].tolist())) for each in sizes]
+    points = np.empty((len(spacing_mm), len(cases), len(dataset.task.names), ndim), np.float32)
+    for row, case in enumerate(cases):
         reference = reference_mm(dataset, case)
-        grids = _prepared(dataset, case, spacing_mm, average=average)
-        for level, grid in enumerate(grids):
-            prepared[level].append(grid.array)
-            points[level].append(grid.mm_to_index(reference))
+        for level, grid in enumerate(_prepared(dataset, case, spacing_mm, average=average)):
+            have = grid.array.shape
+            margins = [(0, full - count) for full, count in zip(arrays[level].shape[2:], have, strict=True)]
+            arrays[level][row, 0] = np.pad(grid.array, margins, mode="edge")
+            points[level, row] = grid.mm_to_index(reference)
     stores = []
     for level, spacing in enumerate(spacing_mm):
-        shape = np.max([array.shape for array in prepared[level]], axis=0)
-        images = _allocate((len(cases), 1, *(int(count) for count in shape)))
-        for i, array in enumerate(prepared[level]):
-            margins = [(0, int(full - have)) for full, have in zip(shape, array.shape, strict=True)]
-            images[i, 0] = np.pad(array, margins, mode="edge")
-        prepared[level].clear()
-        held = torch.from_numpy(images)
-        stores.append(
-            Store(
-                held.to(device) if _fits(held.nbytes, torch.device(device)) else held,
-                torch.from_numpy(np.array(points[level], np.float32)).to(device),
-                spacing,
-            )
-        )
+        held = torch.from_numpy(arrays[level])
+        images = held.to(device) if _fits(held.nbytes, torch.device(device)) else held
+        alike = (sizes[level] == sizes[level][0]).all()
+        own_size = None if alike else torch.from_numpy(sizes[level])
+        stores.append(Store(images, torch.from_numpy(points[level]).to(device), spacing, own_size))
     return stores
+
+
+def own_part(size: Sequence[int]) -> Any:
+    """What of an image (..., (z,) y, x) in a store is its own: `size` voxels x, y[, z] from the near corner."""
+    return (..., *(slice(0, int(count)) for count in reversed(size)))
 
 
 def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -156,11 +156,10 @@ def fit(
     found = Validations(copied_state(model))
     same = {"schedule": asdict(schedule), "seed": seed, "fingerprint": fingerprint}
     state = TrainingState(folder / f"{stage}.checkpoint", same, model, optimizer, averaged, found)
-    start, spent = state.resume(fabric.device) if resume else (0, 0.0)
+    start, spent, recent = state.resume(fabric.device) if resume else (0, 0.0, [])
     if main and start:
         report(f"{stage}: resumed at iteration {start} of {schedule.iterations}")
     begun = saved_at = reported_at = time.monotonic()
-    recent: list[Tensor] = []
     log = TrainingLog(folder, stage, schedule.iterations, resumed=start) if main else None
     first = max(1, schedule.validate_every // 10)
     model.train()
@@ -187,7 +186,7 @@ def fit(
             if stopped() or now - saved_at > CHECKPOINT_EVERY_S:
                 saved_at = now
                 if main:
-                    state.save(done, spent + time.monotonic() - begun)
+                    state.save(done, spent + time.monotonic() - begun, recent)
                 if stopped():
                     raise KeyboardInterrupt
             if schedule.patience and found.without_better >= schedule.patience:
@@ -198,7 +197,7 @@ def fit(
     model.load_state_dict(found.weights)
     model.eval()
     if main:  # so that a method of several stages resumes after this one
-        state.save(schedule.iterations, spent + time.monotonic() - begun)
+        state.save(schedule.iterations, spent + time.monotonic() - begun, recent)
     fabric.barrier()
     return found.curve
 

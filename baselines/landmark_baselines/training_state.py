@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,11 @@ class TrainingState:
     averaged: nn.Module | None
     validations: Validations
 
-    def save(self, step: int, seconds: float) -> None:
-        """Write the checkpoint after `step` iterations that took `seconds`."""
+    def save(self, step: int, seconds: float, recent: Sequence[Tensor]) -> None:
+        """Write the checkpoint after `step` iterations that took `seconds`.
+
+        recent: the losses since the last validation.
+        """
         found = self.validations
         state = {
             **self.same,
@@ -60,19 +63,20 @@ class TrainingState:
             "best": found.best_mm,
             "without_better": found.without_better,
             "seconds": seconds,
+            "recent": torch.stack(list(recent)) if recent else torch.zeros(0),
             "curve": [(p.iteration, p.loss, p.validation_mm, p.seconds) for p in found.curve],
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
         files.write_bytes(self.checkpoint, buffer.getvalue())
 
-    def resume(self, device: torch.device) -> tuple[int, float]:
-        """Become what the checkpoint holds; the iterations done and the seconds they took, none without a checkpoint.
+    def resume(self, device: torch.device) -> tuple[int, float, list[Tensor]]:
+        """Become what the checkpoint holds; what `save` was given, nothing without a checkpoint.
 
         Raises ChallengeError for the checkpoint of another run.
         """
         if not self.checkpoint.is_file():
-            return 0, 0.0
+            return 0, 0.0, []
         saved = torch.load(self.checkpoint, map_location=device, weights_only=True)
         if any(saved.get(key) != value for key, value in self.same.items()):
             raise ChallengeError(f"{self.checkpoint}: wanted the same settings, data and seed to resume, got others")
@@ -83,7 +87,7 @@ class TrainingState:
         found = self.validations
         found.weights, found.best_mm, found.without_better = saved["best_state"], saved["best"], saved["without_better"]
         found.curve = [Point(*row) for row in saved["curve"]]
-        return saved["step"], saved["seconds"]
+        return saved["step"], saved["seconds"], list(saved.get("recent", ()))
 
 
 def copied_state(model: nn.Module) -> dict[str, Tensor]:

@@ -83,10 +83,9 @@ def open_volume(image: Image, task: Task, spacing_mm: float, *, device: torch.de
         grid = oriented(stored)
         usable = grid.ndim == 3 and task.intensity.rule != "equalise" and _is_usable(stored.array)
         same_spacing = np.allclose(grid.spacing_mm, spacing_mm, rtol=0, atol=1e-9)
-        if usable and same_spacing and np.allclose(grid.direction, np.eye(3), rtol=0, atol=1e-9):
-            low, high = _grey_range(grid.array, task.intensity)
-            if high <= low:  # one grey value becomes 0
-                low, high = high, high + 1
+        aligned = same_spacing and np.allclose(grid.direction, np.eye(3), rtol=0, atol=1e-9)
+        low, high = _grey_range(grid.array, task.intensity) if usable and aligned else (0.0, 0.0)
+        if high > low:  # else hardly a voxel differs from the others, and `prepare` says what to make of it
             address = (grid.array.ctypes.data - stored.array.ctypes.data) // stored.array.itemsize
             strides = tuple(stride // stored.array.itemsize for stride in grid.array.strides)
             values = torch.from_numpy(stored.array.reshape(-1)).to(device)

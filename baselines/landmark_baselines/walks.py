@@ -57,9 +57,10 @@ def directions(ndim: int, *, device: torch.device | str = "cpu") -> Tensor:
 class Walkers:
     """The state of W walkers, changed in place by `move`.
 
-    image: (W,). extent: (ndim,) voxels x, y[, z]. history: (W, frames, ndim) places whose views an agent is shown, the
-    newest last. scale: (W,) index into the scales. ended: (W,) bool. trail: (W, TRAIL, ndim) places of this scale, the
-    newest last, -1 where there is none yet. trail_value: (W, TRAIL) what the agent expected there. age: (W,) steps.
+    image: (W,). extent: (W, ndim) voxels x, y[, z] of its image. history: (W, frames, ndim) places whose views an agent
+    is shown, the newest last. scale: (W,) index into the scales. ended: (W,) bool. trail: (W, TRAIL, ndim) places of
+    this scale, the newest last, -1 where there is none yet. trail_value: (W, TRAIL) what the agent expected there. age:
+    (W,) steps.
     """
 
     image: Tensor
@@ -73,11 +74,13 @@ class Walkers:
 
     @classmethod
     def at(cls, places: Tensor, image: Tensor, extent: Tensor, *, frames: int) -> "Walkers":
-        """Walkers that start at `places` (W, ndim), at the coarsest scale, and have seen nothing else."""
+        """Walkers that start at `places` (W, ndim), at the coarsest scale, and have seen nothing else. extent: (ndim,)
+        where that of all images is the same, or (W, ndim).
+        """
         count, ndim = places.shape
         return cls(
             image=image.clone(),
-            extent=extent,
+            extent=extent.expand(count, ndim).clone(),
             history=places.unsqueeze(1).repeat(1, frames, 1),
             scale=torch.zeros_like(image),
             ended=torch.zeros_like(image, dtype=torch.bool),
@@ -93,7 +96,7 @@ class Walkers:
 
     def restart(self, which: Tensor, fresh: "Walkers") -> None:
         """Replace the walkers `which` (W,) bool by those of `fresh`."""
-        for name in ("image", "history", "scale", "ended", "trail", "trail_value", "age"):
+        for name in ("image", "extent", "history", "scale", "ended", "trail", "trail_value", "age"):
             getattr(self, name)[which] = getattr(fresh, name)[which]
 
     def move(self, actions: Tensor, values: Tensor, scales: Scales) -> Tensor:
@@ -104,7 +107,7 @@ class Walkers:
         """
         steps = torch.tensor(scales.steps, device=actions.device)[self.scale]
         walking = ~self.ended
-        target = self.places + directions(len(self.extent), device=actions.device)[actions] * steps.unsqueeze(-1)
+        target = self.places + directions(self.extent.shape[1], device=actions.device)[actions] * steps.unsqueeze(-1)
         left = ((target < 0) | (target >= self.extent)).any(dim=-1) & walking
         target = torch.where((walking & ~left).unsqueeze(-1), target, self.places)
         self.trail = _pushed(self.trail, self.places, walking)
@@ -126,8 +129,8 @@ class Walkers:
 
 
 def random_places(count: int, extent: Tensor, *, share: float, generator: torch.Generator) -> Tensor:
-    """(count, ndim) int64 places, uniform in the central `share` of each axis."""
-    draws = torch.rand(count, len(extent), generator=generator).to(extent.device)
+    """(count, ndim) int64 places, uniform in the central `share` of each axis; extent: (ndim,) or (count, ndim)."""
+    draws = torch.rand(count, extent.shape[-1], generator=generator).to(extent.device)
     return ((0.5 + share * (draws - 0.5)) * extent).long()
 
 

@@ -57,7 +57,13 @@ splitting = _options(
     click.option(
         "--split", default="0.7,0.1,0.2", show_default=True, help="One split, or shares of train,validation,test."
     ),
-    click.option("--seed", default=0, show_default=True, help="Of the order in which groups fill the splits."),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Of the order in which groups fill the splits.",
+    ),
 )
 pairing = _options(
     click.option("--images", metavar="REGEX", help="Which images, by path; the group (?P<case>...) names the case."),

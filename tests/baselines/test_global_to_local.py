@@ -95,6 +95,18 @@ def test_a_point_outside_the_sub_image_still_trains() -> None:
     assert regressed.grad is not None and (regressed.grad != 0).all()
 
 
+@pytest.mark.parametrize("change", [{"classification": False}, {"regression": "none"}])
+def test_a_head_that_is_not_learned_has_a_gradient_all_the_same(change: dict[str, object]) -> None:
+    """Several processes wait for the gradient of every weight."""
+    logits = torch.randn(1, 1, 2, 2, requires_grad=True)
+    regressed = torch.randn(1, 1, 2, 2, 2, requires_grad=True)
+    points = torch.tensor([[[5.0, 3.0]]])
+    method.patch_loss((logits, regressed), points, replace(SETTINGS, **change), stride=8).backward()
+    assert logits.grad is not None and regressed.grad is not None
+    unused = logits.grad if "classification" in change else regressed.grad
+    assert (unused == 0).all()
+
+
 def test_paper_architecture() -> None:
     ccta = TASK.model_copy(update={"dimension": 3, "working_spacing_mm": (1.5, 1.5, 1.5)})
     stage = method.preset_settings("paper", ccta).global_stage

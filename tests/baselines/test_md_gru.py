@@ -230,6 +230,37 @@ def test_windows_and_images_agree_on_where_a_point_is(shape: tuple[int, ...], la
     assert (found[0] - place).abs().max() <= 0.51
 
 
+def test_a_smaller_image_lies_in_the_window_as_it_did_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the container an image comes alone; in a training set it is continued to the size of the largest."""
+    settings = method.preset_settings("tiny", CEPH)
+    stage = replace(settings.coarse, window=(96, 64), offset_voxel=0, augmentation=Augmentation())
+    settings = replace(settings, coarse=replace(stage, schedule=replace(stage.schedule, batch=2)))
+    sizes = torch.tensor([[80, 50], [60, 40]])
+    images = torch.randint(1, 255, (2, 1, 50, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[1] = torch.nn.functional.pad(images[1:, :, :40, :60].float(), (0, 20, 0, 10), mode="replicate")[0].byte()
+    points = torch.tensor([30.0, 20.0]).expand(2, 19, 2).contiguous()
+    store = Store(images, points, stage.spacing_mm, sizes)
+    shown: dict[str, list[Tensor]] = {"training": [], "alone": []}
+
+    def looked_at(where: str) -> nn.Module:
+        class Recorder(nn.Module):
+            def forward(self, windows: Tensor) -> list[Tensor]:
+                shown[where] += list(windows[:, 0, 0])
+                return [torch.zeros(*windows.shape[:1], 19, side) for side in stage.window]
+
+        return Recorder()
+
+    monkeypatch.setattr(md_gru_training, "class_loss", lambda *_, **__: torch.zeros(()))
+    md_gru_training._coarse_loss(looked_at("training"), Step(0), store, settings, seed=0)
+    for case in cases_at(range(2), 2, seed=0).tolist():
+        width, height = sizes[case].tolist()
+        whole = images[case, :, :height, :width][None].float() / 255
+        assert torch.equal(store.alone(case), whole)
+        method.run_coarse(looked_at("alone"), whole, settings)
+    for taught, seen in zip(shown["training"], shown["alone"], strict=True):
+        torch.testing.assert_close(taught[20:44, 20:76], seen[20:44, 20:76], atol=1e-3, rtol=0)
+
+
 def test_windows_lie_at_fractions_so_that_every_class_is_a_label(tmp_path: Path, tiny_volumes: Path) -> None:
     dataset = Dataset(tiny_volumes)
     settings = method.preset_settings("tiny", dataset.task)

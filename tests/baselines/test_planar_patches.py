@@ -120,6 +120,14 @@ def test_other_voxels_and_flat_images_are_prepared() -> None:
     flat = Image.of(np.full((4, 4, 4), 7, np.uint8), [0.5] * 3)
     volumes, _ = open_volume(flat, TASK, 0.5, device=torch.device("cpu"))
     assert (sample_patches(volumes, torch.tensor([0]), torch.zeros(1, 3), PatchShape(3, 0.5)) == 0).all()
+    sparse = np.zeros((40, 40, 40), np.uint8)
+    sparse[20, 20, 20] = 200  # fewer voxels than a percentile sees
+    image = Image.of(sparse, [0.5] * 3)
+    volumes, _ = open_volume(image, TASK, 0.5, device=torch.device("cpu"))
+    there = torch.tensor([[10.0, 10.0, 10.0]])
+    found = sample_patches(volumes, torch.tensor([0]), there, PatchShape(3, 0.5))
+    wanted = Volumes.of(torch.from_numpy(prepare(image, TASK, 0.5).array)[None, None], 0.5)
+    assert torch.equal(found, sample_patches(wanted, torch.tensor([0]), there, PatchShape(3, 0.5)))
 
 
 def test_the_percentiles_of_a_large_volume_are_close_to_those_of_all_voxels(monkeypatch: pytest.MonkeyPatch) -> None:

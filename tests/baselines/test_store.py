@@ -1,6 +1,7 @@
 """The store holds what preparing each image alone gives, whether cached, mapped or in memory."""
 
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,34 @@ def test_images_and_points_agree_with_preparing_each_alone(mixed: Dataset) -> No
     absent = mixed.task.names.index("sella")
     assert torch.isnan(held.points[1, absent]).all() and not torch.isnan(held.points[0]).any()
     assert torch.isnan(held.points[1, mixed.task.names.index("nasion")]).all()
+
+
+def test_one_image_alone_is_seen_in_its_own_size(mixed: Dataset) -> None:
+    held = _load(mixed)
+    for i, case in enumerate(mixed.cases(split="train")):
+        grid = store.prepare(mixed.image(case.name), mixed.task, 1.0)
+        assert held.sizes[i].tolist() == list(grid.size)
+        assert held.alone(i).shape[2:] == grid.array.shape
+        np.testing.assert_allclose(held.alone(i)[0, 0], grid.array, atol=0.5 / 255)
+    alike = store.load_store(mixed, mixed.cases(split="train")[:1], spacing_mm=(1.0,))[0]
+    assert alike.own_size is None and alike.sizes.tolist() == [list(alike.images.shape[:1:-1])]
+
+
+def test_a_set_that_does_not_fit_is_never_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load_task("ceph-19")
+    with DatasetWriter(tmp_path / "large", task, source="test", licence="none") as writer:
+        for number in range(12):
+            image = Image.of(np.full((600, 500), number, np.uint8), (1.0, 1.0), (0.0, 0.0))
+            points = Landmarks(task.names, np.zeros((19, 3)))
+            writer.add(Case(f"{number}", "train", f"{number}"), image, {"reference": points})
+    dataset = Dataset(tmp_path / "large")
+    _load(dataset)  # prepares, and keeps what it prepared
+    monkeypatch.setattr(store, "_fits", lambda *_: False)
+    tracemalloc.start()
+    held = _load(dataset)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < held.images.nbytes / 3
 
 
 def test_a_point_that_is_not_finite_is_no_landmark_that_is_absent() -> None:

@@ -61,6 +61,7 @@ def test_a_killed_run_resumes_on_the_same_curve(tmp_path: Path, monkeypatch: pyt
     for parameter in resumed.parameters():  # nothing may come from the fresh model
         nn.init.zeros_(parameter)
     again = _run(tmp_path / "cut", resumed, resume=True)
+    assert [point.loss for point in again] == [point.loss for point in curve], "losses before the cut count too"
     assert [point.iteration for point in again] == [point.iteration for point in curve]
     assert [point.validation_mm for point in again] == [point.validation_mm for point in curve]
     for key, value in whole.state_dict().items():
