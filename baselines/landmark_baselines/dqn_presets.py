@@ -7,6 +7,7 @@ from typing import Any
 from landmark_challenge.errors import ChallengeError
 from landmark_challenge.task import Task
 
+from .presets import of_preset
 from .training import Schedule
 from .walks import Scales
 
@@ -77,9 +78,7 @@ def checked(settings: Settings) -> Settings:
 
 def preset_settings(preset: str, task: Task) -> Settings:
     """The settings of a preset for a task."""
-    if preset not in PRESETS:
-        raise ChallengeError(f"preset: wanted one of {', '.join(PRESETS)}, got '{preset}'")
-    return PRESETS[preset](task)
+    return of_preset(PRESETS, preset, task)
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {

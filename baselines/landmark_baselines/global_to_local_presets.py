@@ -9,7 +9,7 @@ from .ablation import Row
 from .augmentation import FEW_IMAGES
 from .global_to_local_network import Architecture, Settings, Stage
 from .presets import of_preset
-from .training import Schedule
+from .training import Schedule, one_cycle
 
 
 def preset_settings(preset: str, task: Task) -> Settings:
@@ -79,10 +79,6 @@ def _paper(task: Task) -> Settings:
     )
 
 
-def _modern(schedule: Schedule) -> Schedule:
-    return replace(schedule, policy="one-cycle", weight_decay=1e-4, gradient_norm=5.0)
-
-
 def _fast(task: Task) -> Settings:
     """The paper's architecture with a one-cycle schedule, augmentation and a wider local window, for one GPU."""
     paper = _paper(task)
@@ -92,13 +88,13 @@ def _fast(task: Task) -> Settings:
         paper,
         global_stage=replace(
             coarse,
-            schedule=_modern(Schedule(12_000, 16, 2e-3, average=0.999, validate_every=1000)),
+            schedule=one_cycle(Schedule(12_000, 16, 2e-3, average=0.999, validate_every=1000)),
             augmentation=shifted,
         ),
         local_stage=replace(
             fine,
             window=0,
-            schedule=_modern(Schedule(6_000, 16, 2e-3, average=0.999, validate_every=500)),
+            schedule=one_cycle(Schedule(6_000, 16, 2e-3, average=0.999, validate_every=500)),
             augmentation=FEW_IMAGES,
         ),
         classification_weight=100.0,
@@ -116,7 +112,7 @@ def _cpu(task: Task) -> Settings:
     overview = Architecture(16, (32, 64, 128, 256), (3, 4, 6, 3), (True, True, False, False), (256, 256))
 
     def schedule(iterations: int, batch: int, validate_every: int) -> Schedule:
-        return _modern(Schedule(iterations, batch, 2e-3, average=0.99, validate_every=validate_every))
+        return one_cycle(Schedule(iterations, batch, 2e-3, average=0.99, validate_every=validate_every))
 
     if task.dimension == 2:
         detail = Architecture(0, (32, 64, 128), (1, 1, 1), (False, True, True), (128, 128))
@@ -145,7 +141,7 @@ def _tiny(task: Task) -> Settings:
     coarse, fine = cpu.global_stage, cpu.local_stage
 
     def schedule(iterations: int, batch: int) -> Schedule:
-        return _modern(Schedule(iterations, batch, 5e-3, average=0.98, validate_every=100))
+        return one_cycle(Schedule(iterations, batch, 5e-3, average=0.98, validate_every=100))
 
     if task.dimension == 2:
         overview = Architecture(8, (16, 24, 32), (1, 1, 1), (True, True, False), (32,))

@@ -10,7 +10,7 @@ from .ablation import Row
 from .augmentation import FEW_IMAGES, Augmentation
 from .heatmap_coordinate_network import VARIANTS, CoordinateStage, HeatmapStage, Settings
 from .presets import of_preset
-from .training import Schedule
+from .training import Schedule, one_cycle
 
 
 def preset_settings(preset: str, task: Task) -> Settings:
@@ -58,16 +58,12 @@ def _paper(task: Task) -> Settings:
     )
 
 
-def _modern(schedule: Schedule) -> Schedule:
-    return replace(schedule, policy="one-cycle", weight_decay=1e-4, gradient_norm=5.0)
-
-
 def _fast(task: Task) -> Settings:
     """The paper's networks with one-cycle schedules, grey values changed at random too and sub-voxel decoding."""
     paper = _paper(task)
     shaken = replace(FEW_IMAGES, rotation_degrees=25, scale=0.3)
-    coordinate = _modern(Schedule(6000, 32, 1e-3, average=0.999, validate_every=500))
-    heatmap = _modern(Schedule(6000, 8, 5e-4, average=0.999, validate_every=500))
+    coordinate = one_cycle(Schedule(6000, 32, 1e-3, average=0.999, validate_every=500))
+    heatmap = one_cycle(Schedule(6000, 8, 5e-4, average=0.999, validate_every=500))
     return replace(
         paper,
         coordinate=replace(paper.coordinate, schedule=coordinate, augmentation=shaken),
@@ -86,13 +82,13 @@ def _cpu(task: Task) -> Settings:
         coordinate=CoordinateStage(
             128 if flat else 48,
             xception.Architecture(width=0.25, depth=0.5),
-            _modern(Schedule(1500, 16, 3e-3, average=0.99, validate_every=150)),
+            one_cycle(Schedule(1500, 16, 3e-3, average=0.99, validate_every=150)),
             FEW_IMAGES,
         ),
         heatmap=HeatmapStage(
             256 if flat else 64,
             unet.Architecture((16, 32, 64, 128) if flat else (8, 16, 32, 64)),
-            _modern(Schedule(1200, 4, 2e-3, average=0.99, validate_every=150)),
+            one_cycle(Schedule(1200, 4, 2e-3, average=0.99, validate_every=150)),
             FEW_IMAGES,
             "spatial_cross_entropy",
             2.0,

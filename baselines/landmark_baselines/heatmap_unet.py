@@ -30,7 +30,7 @@ from .presets import from_plain, of_preset
 from .single_network import train_single
 from .stopwatch import span
 from .store import Store, prepare
-from .training import Schedule, Step, set_threads
+from .training import Schedule, Step, one_cycle, set_threads
 from .unet import Architecture, UNet
 
 
@@ -234,14 +234,10 @@ def _paper(task: Task) -> Settings:
     return Settings(max(spacing, 1.0), slim, schedule, Augmentation(), "mse", 6.0, "argmax")
 
 
-def _modern(schedule: Schedule) -> Schedule:
-    return replace(schedule, policy="one-cycle", weight_decay=1e-4, gradient_norm=5.0)
-
-
 def _fast(task: Task) -> Settings:
     """The papers' architectures and losses with a one-cycle schedule, more augmentation and sub-voxel decoding."""
     schedule = Schedule(6000, 8 if task.dimension == 2 else 2, 5e-4, average=0.999, validate_every=500)
-    return replace(_paper(task), schedule=_modern(schedule), augmentation=_SHAKEN, decoding="local")
+    return replace(_paper(task), schedule=one_cycle(schedule), augmentation=_SHAKEN, decoding="local")
 
 
 def _cpu(task: Task) -> Settings:
@@ -251,10 +247,10 @@ def _cpu(task: Task) -> Settings:
     spacing = min(task.working_spacing_mm)
     if task.dimension == 2:
         spacing = max(spacing, 0.8)
-        schedule = _modern(Schedule(1800, 4, 2e-3, average=0.99, validate_every=150))
+        schedule = one_cycle(Schedule(1800, 4, 2e-3, average=0.99, validate_every=150))
         return Settings(spacing, Architecture((16, 32, 64, 96, 128, 160)), schedule, _SHAKEN, sigma_mm=2 * spacing)
     spacing *= 1 if task.pad_to_voxels else 2
-    schedule = _modern(Schedule(1500, 2, 2e-3, average=0.99, validate_every=150))
+    schedule = one_cycle(Schedule(1500, 2, 2e-3, average=0.99, validate_every=150))
     return Settings(spacing, Architecture((8, 16, 32, 64, 96)), schedule, _SHAKEN, sigma_mm=1.5 * spacing)
 
 

@@ -11,7 +11,7 @@ from .ablation import Row
 from .augmentation import FEW_IMAGES
 from .loc_net_network import Settings
 from .presets import of_preset
-from .training import Schedule
+from .training import Schedule, one_cycle
 from .unet import Architecture
 
 
@@ -69,15 +69,11 @@ def _paper(task: Task) -> Settings:
     )
 
 
-def _modern(schedule: Schedule) -> Schedule:
-    return replace(schedule, policy="one-cycle", weight_decay=1e-4, gradient_norm=5.0)
-
-
 def _fast(task: Task) -> Settings:
     """The paper's scales and widths with normalisation, softmax maps, one chain for all landmarks, and augmentation."""
     paper = _paper(task)
     network = replace(paper.coarse, norm=True, dropout=0.0)
-    schedule = _modern(Schedule(6000, 8 if task.dimension == 2 else 4, 1e-3, average=0.999, validate_every=500))
+    schedule = one_cycle(Schedule(6000, 8 if task.dimension == 2 else 4, 1e-3, average=0.999, validate_every=500))
     return replace(paper, coarse=network, fine=network, schedule=schedule, augmentation=_SHAKEN, **_MODERN)
 
 
@@ -96,7 +92,7 @@ def _cpu(task: Task) -> Settings:
         coarse, fine = Architecture((16, 32, 48, 64)), Architecture((16, 24, 32))
         schedule = Schedule(1300, 2, 2e-3, average=0.99, validate_every=130)
     spacings = tuple(finest * 2**level for level in reversed(range(scales)))
-    return Settings(spacings, crop, coarse, fine, _modern(schedule), _SHAKEN, noise_mm=crop * finest / 8, **_MODERN)
+    return Settings(spacings, crop, coarse, fine, one_cycle(schedule), _SHAKEN, noise_mm=crop * finest / 8, **_MODERN)
 
 
 def _tiny(task: Task) -> Settings:

@@ -10,7 +10,7 @@ from .augmentation import FEW_IMAGES
 from .md_gru_network import Architecture
 from .md_gru_stages import Settings, Stage
 from .presets import of_preset
-from .training import Schedule
+from .training import Schedule, one_cycle
 
 
 def preset_settings(preset: str, task: Task) -> Settings:
@@ -69,10 +69,6 @@ def _paper(task: Task) -> Settings:
     )
 
 
-def _modern(schedule: Schedule) -> Schedule:
-    return replace(schedule, policy="one-cycle", weight_decay=1e-4, gradient_norm=1.0, rho=0.0)
-
-
 def _fast(task: Task) -> Settings:
     """The paper's trunks with light heads, soft labels, augmentation and a one-cycle schedule, for one GPU."""
     paper = _paper(task)
@@ -81,7 +77,7 @@ def _fast(task: Task) -> Settings:
         return replace(
             stage,
             architecture=replace(stage.architecture, head="light"),
-            schedule=_modern(Schedule(5000, 4, 1e-3, average=0.999, validate_every=500)),
+            schedule=one_cycle(Schedule(5000, 4, 1e-3, average=0.999, validate_every=500), gradient_norm=1.0),
             label_sigma_mm=stage.spacing_mm * stage.architecture.stem_stride,
             offset_voxel=offset_voxel,
             augmentation=FEW_IMAGES,
@@ -101,7 +97,9 @@ def _cpu(task: Task) -> Settings:
     levels = ((16, 24), (32, 48), (64, 96)) if flat else ((16, 24), (32, 48))
     plain = Architecture(levels, kernel=7 if flat else 3, drop=0.1, head="light", head_width=16 if flat else 32)
     whole = plain if small else replace(plain, stem=16, stem_stride=2 if flat else 4)
-    schedule = _modern(Schedule(500 if flat else 800, 4, 3e-3, average=0.99, validate_every=100 if flat else 200))
+    schedule = one_cycle(
+        Schedule(500 if flat else 800, 4, 3e-3, average=0.99, validate_every=100 if flat else 200), gradient_norm=1.0
+    )
     # A fine batch has a window per landmark and image.
     closer = replace(schedule, iterations=600 if flat else 1000, batch=2)
     coarse_mm, fine_mm = unit * (16 if flat else 2), unit * (4 if flat else 1)

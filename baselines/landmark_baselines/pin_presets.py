@@ -11,7 +11,7 @@ from .ablation import Row
 from .augmentation import Augmentation
 from .planar_patches import OUTSIDE, PatchShape
 from .presets import of_preset
-from .training import Schedule
+from .training import Schedule, one_cycle
 
 RULES = ("A", "B", "C")
 
@@ -155,10 +155,6 @@ def _paper(task: Task) -> Settings:
     )
 
 
-def _modern(schedule: Schedule) -> Schedule:
-    return replace(schedule, policy="one-cycle", weight_decay=1e-4, gradient_norm=5.0)
-
-
 # A guess is anywhere already; the image itself is changed in its pose and its grey values. Without the turns a hundred
 # cases are learnt by heart.
 _SHAKEN = Augmentation(rotation_degrees=12, scale=0.12, contrast=0.3, brightness=0.15, gamma=0.4, noise=0.03)
@@ -169,7 +165,7 @@ def _fast(task: Task) -> Settings:
     return replace(
         _paper(task),
         architecture=Architecture(norm=True),
-        schedule=_modern(Schedule(12_000, 64, 1e-3, average=0.999, validate_every=1000)),
+        schedule=one_cycle(Schedule(12_000, 64, 1e-3, average=0.999, validate_every=1000)),
         augmentation=_SHAKEN,
         unit="displacement",
         nearness=1.0,
@@ -196,7 +192,7 @@ def _cpu(task: Task) -> Settings:
         spacing_mm=spacing,
         patch=45 if task.dimension == 2 else 33,
         architecture=slim,
-        schedule=_modern(Schedule(2500, 32, 2e-3, average=0.99, validate_every=250)),
+        schedule=one_cycle(Schedule(2500, 32, 2e-3, average=0.99, validate_every=250)),
         explained=0.999,
         # The paper: C, whose probabilities share 1 among all components; in large volumes starts stay on their way.
         rule="C" if task.pad_to_voxels else "B",

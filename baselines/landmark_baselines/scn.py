@@ -31,7 +31,7 @@ from .scn_network import Architecture, SpatialConfigurationNet, tile_starts
 from .single_network import train_single
 from .stopwatch import span
 from .store import Store, prepare
-from .training import Schedule, Step, set_threads
+from .training import Schedule, Step, one_cycle, set_threads
 
 
 @dataclass(frozen=True)
@@ -238,16 +238,14 @@ def _paper(task: Task) -> Settings:
     return replace(settings, window=128)  # the paper: 96x96x192
 
 
-def _modern(schedule: Schedule) -> Schedule:
-    return replace(schedule, policy="one-cycle", weight_decay=1e-4, gradient_norm=1e4)
-
-
 def _fast(task: Task) -> Settings:
     """The paper's architecture and loss with a one-cycle schedule and stronger augmentation."""
     paper = _paper(task)
     schedule = Schedule(6000, 4 if task.dimension == 2 else 2, 5e-4, average=0.999, validate_every=500)
     architecture = replace(paper.architecture, dropout=0.0)  # the paper: 0.5, too much for a fifth of its steps
-    return replace(paper, schedule=_modern(schedule), architecture=architecture, augmentation=_SHAKEN)
+    return replace(
+        paper, schedule=one_cycle(schedule, gradient_norm=1e4), architecture=architecture, augmentation=_SHAKEN
+    )
 
 
 def _cpu(task: Task) -> Settings:
@@ -258,11 +256,11 @@ def _cpu(task: Task) -> Settings:
     if task.dimension == 2:
         spacing = max(spacing, 1.2)
         architecture = Architecture(width=64, dropout=0.0, spatial_stride=8)
-        schedule = _modern(Schedule(2000, 2, 1e-3, average=0.995, validate_every=200))
+        schedule = one_cycle(Schedule(2000, 2, 1e-3, average=0.995, validate_every=200), gradient_norm=1e4)
         return replace(fast, spacing_mm=spacing, architecture=architecture, schedule=schedule, sigma_mm=2 * spacing)
     spacing *= 1 if task.pad_to_voxels else 2
     architecture = Architecture(width=24, dropout=0.0, spatial_stride=8, spatial_kernel=5)
-    schedule = _modern(Schedule(1000, 2, 2e-3, average=0.99, validate_every=100))
+    schedule = one_cycle(Schedule(1000, 2, 2e-3, average=0.99, validate_every=100), gradient_norm=1e4)
     return replace(fast, spacing_mm=spacing, architecture=architecture, schedule=schedule, sigma_mm=2 * spacing)
 
 

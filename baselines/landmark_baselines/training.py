@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,6 +58,11 @@ class Schedule:
     momentum: float = 0.0
     rho: float = 0.0
     compile: bool = False
+
+
+def one_cycle(schedule: Schedule, *, gradient_norm: float = 5.0) -> Schedule:
+    """The schedule by which the kit's own presets train: one cycle, a little weight decay, bounded gradients."""
+    return replace(schedule, policy="one-cycle", weight_decay=1e-4, gradient_norm=gradient_norm)
 
 
 @dataclass(frozen=True)
