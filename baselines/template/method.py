@@ -41,8 +41,10 @@ class MyMethod:
 def load(model: Path, *, device: str = "auto") -> MyMethod:
     """Read the model folder: model/ beside this file, or what the platform mounts in its place.
 
-    device: `auto`, `cpu` or `cuda`. With `libraries: torch` in algorithm.yaml you may import torch here; further
+    A challenge with a task of its own gives its task.yaml to participants: keep it in the model folder. device: `auto`,
+    `cpu` or `cuda`. With `libraries: torch` in algorithm.yaml you may import torch here; further
     packages go into a requirements.txt beside this file.
     """
     fractions = json.loads((model / "shape.json").read_text())
-    return MyMethod(load_task("ceph-19"), fractions)
+    own = model / "task.yaml"
+    return MyMethod(load_task(own if own.is_file() else "ceph-19"), fractions)

@@ -196,7 +196,9 @@ def points_not_assessed(contents: Contents) -> Iterable[Finding]:
 
 def points_outside(contents: Contents) -> Iterable[Finding]:
     """Points beyond the outer faces of their image."""
-    for who, points in contents.points_mm.items():
+    marked = [(who, points) for who, points in contents.points_mm.items() if who != REFERENCE]
+    # A reference that only repeats or combines what observers marked is as wrong as they are.
+    for who, points in marked or contents.points_mm.items():
         for row, case in enumerate(contents.cases):
             image = contents.geometry.get(case.name)
             if image is None:

@@ -46,16 +46,19 @@ def check_image(tag: str, cases: Path | None, task_name: str, memory_mb: int, ti
     click.echo(table(checks))
     failed = [check.name for check in checks if check.passed is False]
     if failed:
-        click.echo(f"{tag}: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}", err=True)
+        which = f"{tag}, for {task.name} (--task names another)"
+        click.echo(f"{which}: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}", err=True)
         raise SystemExit(1)
-    click.echo(f"{tag}: every check passed")
+    click.echo(f"{tag}: every check passed, for {task.name}")
 
 
 def _phantoms(task_name: str, scratch: Path) -> Path:
     from .dataset import Dataset
-    from .phantoms import write_phantoms
+    from .phantoms import PHANTOMS, write_phantoms
     from .samples import write_samples
 
+    if task_name not in PHANTOMS:
+        raise ChallengeError(f"--cases: wanted sample cases, there are no synthetic images of {task_name}")
     write_phantoms(task_name, scratch / "phantoms", cases=10, seed=0)
     write_samples(Dataset(scratch / "phantoms"), scratch / "samples", cases=2, model=None)
     return scratch / "samples"

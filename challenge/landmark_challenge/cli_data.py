@@ -114,6 +114,8 @@ def data_check(dataset: Path, html: Path | None, thumbnails: int) -> None:
     from .check import check
     from .check_page import write_page
 
+    if not (dataset / "dataset.json").is_file():
+        raise ChallengeError(f"{dataset}: wanted a dataset, with dataset.json in it; there is none")
     findings, contents = check(dataset)
     for kind in dict.fromkeys(finding.kind for finding in findings):
         own = [finding for finding in findings if finding.kind == kind]
@@ -124,7 +126,8 @@ def data_check(dataset: Path, html: Path | None, thumbnails: int) -> None:
             click.echo(f"{'':<8} {kind:<10} and {len(own) - SHOWN_PER_KIND} more; --html FILE lists all")
     counts = {level: sum(finding.severity == level for finding in findings) for level in ("error", "warning", "note")}
     cases = "" if contents is None else f"{len(contents.cases)} cases, "
-    click.echo(f"{dataset}: {cases}{counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
+    told = ", ".join(f"{count} {level}{'s' * (count != 1)}" for level, count in counts.items())
+    click.echo(f"{dataset}: {cases}{told}")
     if html is not None:
         write_page(html, findings, contents, thumbnails=thumbnails)
         click.echo(f"page: {html}")

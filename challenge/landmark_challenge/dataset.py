@@ -1,4 +1,4 @@
-"""A dataset on disk: cases with images, splits, groups and observers (format: DESIGN, section 4)."""
+"""A dataset on disk: cases with images, splits, groups and observers."""
 
 import csv
 import hashlib
@@ -12,13 +12,12 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import yaml
 
 from . import files
 from .errors import ChallengeError
 from .images import EXTENSIONS, Image, image_stem, read_geometry, read_image, write_image
 from .landmarks import Landmarks, read_landmarks, write_landmarks
-from .task import Task, load_task, task_names
+from .task import Task, load_task, task_names, write_task
 
 SPLITS = ("train", "validation", "test", "excluded")
 REFERENCE = "reference"
@@ -232,8 +231,7 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         files.write_json(self.folder / "dataset.json", {**self._header, "digests": self._digests})
         # A task of the user's own travels with its data, a shipped one is known by its name.
         if self.task.name not in task_names() or load_task(self.task.name) != self.task:
-            spec = self.task.model_dump(mode="json", exclude_none=True)
-            files.write_text(self.folder / "task.yaml", yaml.safe_dump(spec, sort_keys=False, allow_unicode=True))
+            write_task(self.task, self.folder / "task.yaml")
 
 
 def write_cases(path: Path, cases: Sequence[Case]) -> None:

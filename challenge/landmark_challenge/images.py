@@ -161,7 +161,9 @@ def read_image(path: Path, *, dimension: int | None = None, spacing_mm: Sequence
             raise ChallengeError(f"{path}: wanted {image.ndim} numbers of spacing, got {len(spacing_mm)}")
         image = Image.of(image.array, spacing_mm, image.origin_mm, image.direction)
     elif not _knows_spacing(path, image, first):
-        raise ChallengeError(f"{path}: wanted a known pixel spacing, the file has none; give it with --spacing-mm X,Y")
+        raise ChallengeError(
+            f"{path}: wanted a known pixel spacing, the file has none that is trusted; give it with --spacing-mm X,Y"
+        )
     return _checked(path, image)
 
 

@@ -1,6 +1,6 @@
 """The reference folder: what an organiser hides, and all that an evaluation ever sees of a dataset.
 
-`reference.json` beside `landmarks/<observer>/<case>.json`; images never travel with it (format: DESIGN, section 4).
+`reference.json` beside `landmarks/<observer>/<case>.json`; images never travel with it.
 """
 
 import secrets

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from . import files
 from .errors import ChallengeError
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
@@ -113,7 +114,7 @@ class PublishedResult(_Spec):
 
 
 class Task(_Spec):
-    """A landmark localization task (format: DESIGN, section 4)."""
+    """A landmark localization task."""
 
     name: Slug
     version: int = Field(ge=1)
@@ -155,9 +156,22 @@ class Task(_Spec):
                 raise ValueError(f"planes: {plane.name}: wanted landmarks of the task, each once")
         if list(self.success_thresholds_mm) != sorted(set(self.success_thresholds_mm)):
             raise ValueError("success_thresholds_mm: wanted increasing values")
+        for column in self.ranking.columns:
+            self._check_path(column.path)
         if self.missing_error_mm <= self.success_thresholds_mm[-1]:
             raise ValueError("missing_error_mm: wanted more than the largest success threshold")
         return self
+
+    def _check_path(self, path: str) -> None:
+        """Raise ValueError for a column of a landmark or a threshold that the task has not."""
+        _, *parts = path.split(".")
+        if parts[:1] == ["landmarks"] and len(parts) > 1:
+            if parts[1] not in self.names:
+                raise ValueError(f"ranking: {path}: wanted a landmark of the task, got {parts[1]}")
+            parts = parts[2:]
+        keys = [threshold_key(threshold) for threshold in self.success_thresholds_mm]
+        if parts[:1] == ["sdr"] and len(parts) == 2 and parts[1] not in keys:
+            raise ValueError(f"ranking: {path}: wanted one of the thresholds {', '.join(keys)}, got {parts[1]}")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -197,11 +211,21 @@ def load_task(name_or_path: str | Path) -> Task:
     return parse_task(value, source=str(path))
 
 
+def write_task(task: Task, path: Path) -> None:
+    """Write a task as the YAML file that `load_task` reads."""
+    value = task.model_dump(mode="json", exclude_none=True)
+    files.write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
 def parse_task(value: Any, *, source: str) -> Task:
     """The task in a parsed YAML or JSON value; ChallengeError names `source` and the first thing wrong."""
     try:
         return Task.model_validate(value)
     except ValidationError as error:
+        lacking = [each["loc"][0] for each in error.errors() if each["type"] == "missing" and len(each["loc"]) == 1]
+        if len(lacking) > 1:
+            names = ", ".join(str(name) for name in lacking)
+            raise ChallengeError(f"{source}: wanted the fields {names}, got none of them") from None
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the task"
         raise ChallengeError(f"{source}: {place}: {first['msg']}") from None

@@ -23,6 +23,8 @@ def design_document(task: Task, reference: Reference) -> str:
     """The design of the challenge in Markdown: purpose, data, annotation, metrics, ranking, missing values, power."""
     cases = len(reference.cases)
     sample = f"{cases} cases" if reference.n_groups == cases else f"{reference.n_groups} groups of cases (patients)"
+    if reference.n_groups == 1:
+        sample = "1 group of cases (patient)"
     return _filled(
         "design.md",
         title=task.title,

@@ -18,10 +18,13 @@ import numpy as np
 
 from landmark_challenge import files
 from landmark_challenge.containers import save_image
+from landmark_challenge.dataset import REFERENCE, Case, Dataset, DatasetWriter
 from landmark_challenge.errors import ChallengeError
+from landmark_challenge.images import Image
 from landmark_challenge.landmarks import Landmarks, write_landmarks
 from landmark_challenge.reference import HEADER
-from landmark_challenge.task import Task
+from landmark_challenge.samples import write_samples
+from landmark_challenge.task import Task, write_task
 
 from .design import design_document, steps, upload_script
 from .pairing import read_submission
@@ -56,7 +59,17 @@ def write_pack(task: Task, reference_folder: Path, output: Path, *, image: str |
         )
     reference = open_reference(reference_folder)
     if reference.task != task:
-        raise ChallengeError(f"{reference_folder}: wanted a reference of {task.name}, version {task.version}")
+        theirs = reference.task
+        if (theirs.name, theirs.version) != (task.name, task.version):
+            raise ChallengeError(
+                f"{reference_folder}: wanted a reference of {task.name}, version {task.version}, got one of "
+                f"{theirs.name}, version {theirs.version}"
+            )
+        parts = [name for name in type(task).model_fields if getattr(theirs, name) != getattr(task, name)]
+        raise ChallengeError(
+            f"{reference_folder}: wanted a reference of this {task.name}, version {task.version}; it holds another "
+            f"definition, which differs in {', '.join(parts)}: hide the dataset again with the task that is meant"
+        )
     metrics = example_metrics(reference)
     check_columns(task, metrics)
     check_sockets(task)
@@ -68,7 +81,7 @@ def write_pack(task: Task, reference_folder: Path, output: Path, *, image: str |
         files.write_text(staging / "design.md", design_document(task, reference))
         files.write_text(staging / "README.md", steps(task, reference, image=image))
         files.write_text(staging / "upload_cases.py", upload_script(task, reference))
-        copy_example(staging / "example-algorithm")
+        copy_example(staging / "example-algorithm", task)
         if image is not None:
             save_image(image, staging / "evaluation.tar.gz")
         return sorted(path.name for path in staging.iterdir())
@@ -212,8 +225,12 @@ def phase_settings(task: Task, reference: Reference) -> dict[str, Any]:
     }
 
 
-def copy_example(folder: Path) -> None:
-    """Copy the participant's template with all that building it needs. Raises ChallengeError outside of a clone."""
+def copy_example(folder: Path, task: Task) -> None:
+    """Copy the participant's template with all that building it needs, for this task.
+
+    Where the template's own is another, every landmark is put into the middle of the image, and the sample case is
+    one of noise. Raises ChallengeError outside of a clone.
+    """
     root = Path(__file__).resolve().parents[2]
     absent = [part for part in EXAMPLE_PARTS if not (root / part).exists()]
     if absent:
@@ -225,3 +242,24 @@ def copy_example(folder: Path) -> None:
             shutil.copytree(root / part, target, ignore=LEFT_OUT)
         else:
             shutil.copyfile(root / part, target)
+    template = folder / "baselines/template"
+    write_task(task, template / "model/task.yaml")
+    shape = files.read_json(template / "model/shape.json")
+    if {name: len(fractions) for name, fractions in shape.items()} == dict.fromkeys(task.names, task.dimension):
+        return
+    files.write_json(template / "model/shape.json", {name: [0.5] * task.dimension for name in task.names})
+    shutil.rmtree(template / "test")
+    with tempfile.TemporaryDirectory(prefix="landmarks-pack-") as scratch:
+        with DatasetWriter(Path(scratch) / "noise", task, source="noise", licence="CC0-1.0") as writer:
+            image = noise_image(task)
+            middle = image.index_to_mm((np.array([image.size]) - 1) / 2)
+            points = Landmarks(task.names, np.repeat(middle, len(task.names), axis=0))
+            writer.add(Case("noise", "test", "noise"), image, {REFERENCE: points})
+        write_samples(Dataset(Path(scratch) / "noise"), template / "test", cases=1, model=None)
+
+
+def noise_image(task: Task) -> Image:
+    """An image of noise for a task of any dimension, the same each time."""
+    size = (40, 36, 30)[: task.dimension]
+    grey = np.random.default_rng(0).integers(0, 256, size[::-1]).astype(np.uint8)
+    return Image.of(grey, [4 * min(task.working_spacing_mm)] * task.dimension)

@@ -1,6 +1,6 @@
 """Submissions from disk, paired with the reference: every scored case must be there, and nothing unknown may be.
 
-Two layouts: the platform's (`predictions.json` beside `<pk>/output/...`, DESIGN section 4), and a plain folder of
+Two layouts: the platform's (`predictions.json` beside `<pk>/output/...`), and a plain folder of
 `<case>.json` points files. No path is followed out of the given folder.
 """
 

@@ -1,4 +1,4 @@
-"""metrics.json: what a result holds (DESIGN, section 4). Finite numbers only; no key has a dot, so every path works."""
+"""metrics.json: what a result holds. Finite numbers only; no key has a dot, so every path works."""
 
 import math
 from pathlib import Path

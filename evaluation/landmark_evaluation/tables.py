@@ -20,7 +20,7 @@ def protocol_line(metrics: Metrics) -> str:
     reference = protocol.reference + (left if protocol.left_out else "")
     part = f", subset {protocol.subset}" if protocol.subset else ""
     sign = "<" if protocol.tie == "strict" else "<="
-    groups = "" if protocol.drawn == "cases" else f" of {protocol.n_groups} groups"
+    groups = "" if protocol.drawn == "cases" else f" of {protocol.n_groups} group{'s' * (protocol.n_groups != 1)}"
     return (
         f"{metrics.task} v{metrics.task_version} | reference: {reference} | success: error {sign} threshold | "
         f"missing: {protocol.missing_error_mm:g} mm | {protocol.split}{part}: {protocol.n_cases} cases{groups}, "
@@ -31,7 +31,8 @@ def protocol_line(metrics: Metrics) -> str:
 def shown_thresholds(keys: Sequence[str], ranking: Ranking) -> list[str]:
     """The thresholds of a narrow table: 2, 2.5, 3 and 4 mm where the task has them, else up to four of its own, and
     those that it ranks by."""
-    usual = [key for key in SHOWN_THRESHOLDS if key in keys] or list(keys)[:4]
+    few = len(keys) <= len(SHOWN_THRESHOLDS)
+    usual = list(keys) if few else [key for key in SHOWN_THRESHOLDS if key in keys] or list(keys)[:4]
     return [key for key in keys if key in (*usual, *ranked_thresholds(ranking))]
 
 
@@ -69,6 +70,8 @@ def summary(metrics: Metrics, ranking: Ranking) -> str:
         low, high = span
         interval = f"95 % interval {low:.3f} to {high:.3f}, over {metrics.protocol.drawn}"
         lines.append(f"mean radial error {aggregates.mre_mm.mean:.3f} mm ({interval})")
+    elif metrics.protocol.n_groups == 1 and aggregates.noise is None:
+        lines.append("no intervals: all is of one case, or of one group of cases")
     if aggregates.noise is not None:
         lines.append(noise_line(aggregates.noise))
     lines.append(f"missing {aggregates.n_missing}, false alarms {aggregates.n_false_alarms}")

@@ -243,8 +243,9 @@ def test_the_exit_code_says_whether_something_is_wrong(folder, capsys) -> None:
     change(folder, "f12", lambda points: points["chin"].__iadd__((30, 0, 0)))
     assert run("data", "check", folder) == 1
     out = capsys.readouterr().out
-    assert re.search(r"warning +outlier +f12 chin: ", out) and "0 errors, 1 warnings" in out
-    assert run("data", "check", folder / "nowhere") == 1
+    assert re.search(r"warning +outlier +f12 chin: ", out) and "0 errors, 1 warning, 0 notes" in out
+    assert run("data", "check", folder / "nowhere", "--html", folder / "page.html") == 2
+    assert "nowhere: wanted a dataset" in capsys.readouterr().err and not (folder / "page.html").exists()
 
 
 def test_the_page_shows_the_flagged_case_with_its_points(folder, tmp_path) -> None:

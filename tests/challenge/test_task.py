@@ -1,5 +1,7 @@
 """Task files: the shipped ones are sound, wrong ones are refused by what is wrong."""
 
+import re
+
 import pytest
 import yaml
 
@@ -21,6 +23,10 @@ def test_ceph_19_is_what_its_contract_says() -> None:
     assert task.reference.text == "mean of senior, junior"
     assert task.success_tie == "strict" and task.missing_error_mm == 100
     assert {0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5} == set(task.success_thresholds_mm)
+
+
+def ranked_by(path: str) -> dict:
+    return {"ranking": {"columns": [{"title": "x", "path": path, "order": "asc"}]}}
 
 
 def changed(**changes) -> dict:
@@ -49,6 +55,9 @@ def changed(**changes) -> dict:
         ({"intensity": {"rule": "equalise", "low": 1, "high": 2}}, "takes neither"),
         ({"sockets": {"image": {"slug": "a", "relative_path": "a b"}}}, "relative_path"),
         ({"ranking": {"columns": []}}, "ranking.columns"),
+        (ranked_by("aggregates.sdr.3_1mm"), r"wanted one of the thresholds 0_5mm, .* got 3_1mm"),
+        (ranked_by("aggregates.landmarks.sela.mre_mm.mean"), "wanted a landmark of the task, got sela"),
+        (ranked_by("aggregates.landmarks.sella.sdr.3_1mm"), "got 3_1mm"),
         ({"surprise": 1}, "surprise"),
     ],
 )
@@ -56,6 +65,21 @@ def test_a_wrong_task_is_refused_by_what_is_wrong(changes, match) -> None:
     with pytest.raises(ChallengeError, match=match) as error:
         parse_task(changed(**changes), source="x.yaml")
     assert str(error.value).startswith("x.yaml: ")
+
+
+def test_all_that_a_task_lacks_is_told_at_once() -> None:
+    with pytest.raises(ChallengeError, match=r"x\.yaml: wanted the fields .*title, .*licence, got none of them"):
+        parse_task({"name": "mine", "version": 1}, source="x.yaml")
+
+
+def test_the_task_in_the_documentation_is_one() -> None:
+    text = (tasks_folder().parents[1] / "challenge/README.md").read_text()
+    (example,) = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "landmarks:" in block]
+    task = parse_task(yaml.safe_load(example), source="README.md")
+    given = yaml.safe_load(example)
+    assert task.dimension == 3 and not [
+        name for name, field in type(task).model_fields.items() if field.is_required() and name not in given
+    ]
 
 
 def test_a_new_task_is_one_file(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""One suite over every method: the contract of DESIGN section 5."""
+"""One suite over every method: the contract of `landmark_baselines.method`."""
 
 import json
 from pathlib import Path

@@ -1,12 +1,14 @@
 """`landmarks pack`: every file follows from the task and the reference, and holds what the platform wants of it."""
 
 import gzip
+import importlib.util
 import json
 import re
 import subprocess
 import sys
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -14,9 +16,10 @@ import pytest
 from click.testing import CliRunner
 
 from landmark_challenge.cli import cli
-from landmark_challenge.dataset import Dataset
+from landmark_challenge.dataset import Case, Dataset, DatasetWriter
 from landmark_challenge.errors import ChallengeError
-from landmark_challenge.landmarks import Landmarks, to_platform_json
+from landmark_challenge.images import read_image
+from landmark_challenge.landmarks import Landmarks, read_landmarks, to_platform_json
 from landmark_challenge.reference import write_reference
 from landmark_challenge.task import load_task, parse_task
 from landmark_evaluation import container, pack
@@ -33,6 +36,7 @@ from ..platform_schemas import (
 )
 
 TASK = load_task("ceph-19")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -273,3 +277,70 @@ def test_the_example_algorithm_is_complete_and_clean(packed):
     names = {path.name for path in example.rglob("*")}
     assert not names & {"wheels", "__pycache__", "dist"}
     assert not list(example.rglob("*reference.json"))
+
+
+OWN = {
+    "name": "heart-4",
+    "dimension": 3,
+    "landmarks": [{"name": name, "definition": name} for name in ("apex", "left-ostium", "right-ostium", "valve")],
+    "reference": {"rule": "observer", "observers": ["one"]},
+    "success_thresholds_mm": [1.0, 2.0, 4.0],
+    "missing_error_mm": 50.0,
+    "working_spacing_mm": [1.0, 1.0, 1.0],
+    "ranking": {},
+}
+
+
+def own_reference(folder, **changes):
+    """A task of an organiser's own and the reference folder of two cases of it."""
+    value = TASK.model_dump(mode="json", exclude={"published"}) | OWN | changes
+    task = parse_task(value, source="own")
+    image = pack.noise_image(task)
+    with DatasetWriter(folder / "data", task, source="test", licence="none") as writer:
+        for name in ("a", "b"):
+            points = image.index_to_mm(np.random.default_rng(0).uniform(5, 25, (4, task.dimension)))
+            writer.add(Case(name, "test", name), image, {"one": Landmarks(task.names, points)})
+    write_reference(Dataset(folder / "data"), folder / "reference", disclosure="open")
+    return task
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_the_example_knows_the_organisers_task(tmp_path, dimension):
+    """What participants get answers every landmark of a task that the kit has never seen."""
+    task = own_reference(tmp_path, dimension=dimension, working_spacing_mm=[1.0] * dimension)
+    pack.write_pack(task, tmp_path / "reference", tmp_path / "pack", image=None)
+    template = tmp_path / "pack/example-algorithm/baselines/template"
+    assert load_task(template / "model/task.yaml") == task
+    spec = importlib.util.spec_from_file_location("packed_method", template / "method.py")
+    method = importlib.util.module_from_spec(spec)
+    sys.modules["packed_method"] = method
+    spec.loader.exec_module(method)
+    localizer = method.load(template / "model")
+    found = localizer.localize(Dataset(tmp_path / "data").image("a")).landmarks
+    assert found.names == task.names and np.isfinite(found.points_mm).all()
+    (sample,) = (template / "test").iterdir()
+    (path,) = (sample / "input/images/medical-image").iterdir()
+    expected = read_landmarks(sample / "expected.json", names=task.names).points_mm
+    answered = localizer.localize(read_image(path, dimension=dimension)).landmarks.points_mm
+    limit = float(re.search(r"max_error_mm: ([\d.]+)", (template / "algorithm.yaml").read_text())[1])
+    assert np.linalg.norm(answered - expected, axis=1).mean() < limit
+
+
+def test_the_example_of_a_shipped_task_is_the_template(packed):
+    template = packed / "example-algorithm/baselines/template"
+    ours = ROOT / "baselines/template"
+    assert load_task(template / "model/task.yaml") == TASK
+    for path in ours.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert (template / path.relative_to(ours)).read_bytes() == path.read_bytes()
+
+
+def test_another_definition_of_the_task_is_told_from_another_task(reference, tmp_path):
+    task = own_reference(tmp_path)
+    with pytest.raises(
+        ChallengeError, match=r"wanted a reference of heart-4, version 1, got one of ceph-19, version 1"
+    ):
+        pack.write_pack(task, reference, tmp_path / "pack", image=None)
+    other = task.model_copy(update={"title": "Another"})
+    with pytest.raises(ChallengeError, match="another definition, which differs in title: hide the dataset again"):
+        pack.write_pack(other, tmp_path / "reference", tmp_path / "pack", image=None)

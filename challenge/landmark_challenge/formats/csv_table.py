@@ -153,6 +153,8 @@ def _check_columns(columns: Columns, *, dimension: int) -> None:
     if unknown:
         raise ChallengeError(f"--columns: wanted the roles {', '.join(ROLES)}, got '{unknown[0]}'")
     if columns.units not in ("voxel", "mm") or columns.axes not in TO_LPS or columns.first_index not in (0, 1):
+        if not columns.units:
+            raise ChallengeError("csv: wanted --units voxel or mm: the table's header does not tell")
         raise ChallengeError("csv: wanted --units voxel or mm, --axes LPS or RAS and --first-index 0 or 1")
     axes = [role for role in "xyz"[:dimension] if role in columns.columns]
     if columns.wide and not all("{" in columns.role(axis) for axis in axes):

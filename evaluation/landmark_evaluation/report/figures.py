@@ -18,6 +18,8 @@ MAX_NAMED = 8
 PERSON_LINES = ("--", ":", "-.")
 # More dots than this are drawn as a picture: as shapes they would make the page slow and large.
 MAX_DOTS = 4000
+FEW_POINTS = 30
+ELLIPSE_POINTS = 5  # fewer make needles
 PLANES = (("axial", 0, 1), ("coronal", 0, 2), ("sagittal", 1, 2))
 AXIS_TITLE = ("left (x)", "posterior (y)", "superior (z)")
 
@@ -126,8 +128,9 @@ def case_errors(error_mm: NDArray[np.float64], *, observers_mm: float | None = N
     usual = 1.5 * float(np.quantile(largest, 0.95))
     top = usual if largest.max() > 2 * usual > 0 else None
     axes.vlines(place, means[order], largest[order], color=PALETTE["--line"], linewidth=1.2)
-    axes.plot(place, largest[order], ".", color=PALETTE["--orange"], markersize=3, label="largest error of the case")
-    axes.plot(place, means[order], ".", color=PALETTE["--blue"], markersize=4, label="mean error of the case")
+    dot = float(np.clip(90 / means.size, 3, 8))
+    axes.plot(place, largest[order], ".", color=PALETTE["--orange"], markersize=dot, label="largest error of the case")
+    axes.plot(place, means[order], ".", color=PALETTE["--blue"], markersize=dot + 1, label="mean error of the case")
     if top is not None:
         beyond = place[largest[order] > top]
         label = f"beyond, up to {largest.max():.0f} mm"
@@ -163,8 +166,8 @@ def error_directions(evaluation: Evaluation) -> Figure:
                 points[:, b],
                 ".",
                 color=PALETTE["--blue"],
-                alpha=0.25,
-                markersize=2,
+                alpha=0.25 if len(points) > FEW_POINTS else 0.7,
+                markersize=2 if len(points) > FEW_POINTS else 5,
                 rasterized=points_are_many,
             )
             if len(points):
@@ -189,14 +192,14 @@ def _direction_grid(offset: NDArray[np.float64], names: Sequence[str], reach: fl
             points[:, 1],
             ".",
             color=PALETTE["--blue"],
-            alpha=0.35,
-            markersize=2.5,
+            alpha=0.35 if len(points) > FEW_POINTS else 0.7,
+            markersize=2.5 if len(points) > FEW_POINTS else 5,
             rasterized=points_are_many,
         )
         if len(points):
             mean = points.mean(axis=0)
             axes.plot(*mean, "o", color=PALETTE["--orange"], markersize=4)
-            if len(points) > 2:
+            if len(points) >= ELLIPSE_POINTS:
                 axes.plot(*_ellipse(mean, np.cov(points.T)), color=PALETTE["--orange"], linewidth=1.2)
         _cross_hairs(axes, reach)
         axes.invert_yaxis()
