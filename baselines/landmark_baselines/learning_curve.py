@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from landmark_challenge import files
@@ -66,7 +67,10 @@ class FewerCases(Dataset):
 
 
 def run_curve(plan: Plan, sizes: Sequence[int], seeds: Sequence[int], folder: Path) -> list[Run]:
-    """Train, localize and score once for every number of images and seed; finished parts are taken as they are."""
+    """Train, localize and score once for every number of images and seed; finished parts are taken as they are.
+
+    Several processes may share a folder: each takes what no other is at, and all end with the whole curve.
+    """
     # Before the first training, which may take hours.
     plan.dataset.wanted_cases("test", subset=plan.subset)
     for count in sizes:
@@ -80,19 +84,28 @@ def run_curve(plan: Plan, sizes: Sequence[int], seeds: Sequence[int], folder: Pa
         files.write_json(header, described)
     row = Row(plan.method)
     training = Training("method", "", {}, False, (row,))
-    runs: list[Run] = []
-    for count in sizes:
-        for seed in seeds:
+    threshold = threshold_key(ranked_threshold_mm(plan.dataset.task))
+    every = [(count, seed) for count in sizes for seed in seeds]
+    runs: dict[tuple[int, int], Run] = {}
+    for patience_s in (0, -1):  # first what no other process is at, then what others have finished
+        for count, seed in [each for each in every if each not in runs]:
             name = f"{count}-images-seed-{seed}"
-            report(f"run {len(runs) + 1} of {len(sizes) * len(seeds)}: {name}")
-            here = replace(plan, seed=seed)
-            model = folder / "models" / name
-            train_one(here, training, FewerCases(plan.dataset.folder, count, seed=seed), model)
-            result = evaluate_row(here, row, [model], folder / "rows" / name)
+            lock = folder / "locks" / f"{name}.lock"
+            lock.parent.mkdir(exist_ok=True)
+            try:
+                with FileLock(lock, timeout=patience_s):
+                    report(f"run {len(runs) + 1} of {len(every)}: {name}")
+                    here = replace(plan, seed=seed)
+                    model = folder / "models" / name
+                    train_one(here, training, FewerCases(plan.dataset.folder, count, seed=seed), model)
+                    result = evaluate_row(here, row, [model], folder / "rows" / name)
+            except Timeout:
+                report(f"{name}: another process is at it")
+                continue
             details = files.read_json(folder / "rows" / name / "result" / "details.json")
-            success = result.metrics["aggregates"]["sdr"][threshold_key(ranked_threshold_mm(plan.dataset.task))]
-            runs.append(Run(count, seed, case_errors(details["cases"]), success, result.training_s))
-    return runs
+            success = result.metrics["aggregates"]["sdr"][threshold]
+            runs[count, seed] = Run(count, seed, case_errors(details["cases"]), success, result.training_s)
+    return [runs[each] for each in every]
 
 
 def ranked_threshold_mm(task: Task) -> float:

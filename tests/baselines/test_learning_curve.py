@@ -1,11 +1,15 @@
 """The learning curve: which images a run sees, what it prints, and that it goes on where it stopped."""
 
 import csv
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 
 from landmark_baselines import study
 from landmark_baselines.checkpoints import read_model
@@ -124,3 +128,25 @@ def test_cases_without_a_scored_point_do_not_count() -> None:
 def test_a_run_keeps_its_own_seed(finished: Path) -> None:
     seeds = [read_model(folder).provenance["seed"] for folder in sorted((finished / "models").iterdir())]
     assert sorted(set(seeds)) == [0, 1]
+
+
+def test_several_processes_share_the_runs(tiny_dataset: Path, tmp_path: Path) -> None:
+    """One of three runs is held by another process: the others are done first, it is waited for."""
+    whole = tmp_path / "whole"
+    _run(tiny_dataset, whole, "--sizes", "2,4", "--seeds", "2")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "study.json").write_bytes((whole / "study.json").read_bytes())
+    (shared / "locks").mkdir()
+    with FileLock(shared / "locks/2-images-seed-0.lock"):
+        command = ["learning-curve", "mean_shape", str(tiny_dataset), "--out", str(shared), "--sizes", "2,4"]
+        words = "from landmark_challenge.cli import main; import sys; main(sys.argv[1:])"
+        process = subprocess.Popen([sys.executable, "-c", words, *command, "--seeds", "2"])
+        last = shared / "rows/4-images-seed-1/result/metrics.json"
+        while not last.is_file():
+            assert process.poll() is None
+            time.sleep(0.1)
+        assert not (shared / "models/2-images-seed-0").exists()
+    assert process.wait(timeout=120) == 0
+    ours, theirs = ((folder / "curve.csv").read_text().splitlines() for folder in (shared, whole))
+    assert [line.rsplit(",", 1)[0] for line in ours] == [line.rsplit(",", 1)[0] for line in theirs]
