@@ -25,7 +25,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("target", metavar="IMAGE_TAG|MODEL")
+@click.argument("target", metavar="IMAGE_TAG|MODEL|ALGORITHM")
 @click.argument("dataset", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Where the predictions go; an unfinished run there goes on.")
 @click.option("--model", type=FOLDER, help="Give this model folder to the image, in place of its own.")

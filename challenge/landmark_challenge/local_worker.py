@@ -1,7 +1,8 @@
 """The process that runs a model folder: `python -m landmark_challenge.local_worker MODEL INPUT OUTPUT [DEVICE]`.
 
 One JSON line on stdout when the model is loaded, then one per line on stdin: {"status": 201, "seconds": s, ...}. The
-method comes from the entry-point group `landmarks.localizers`.
+method comes from the entry-point group `landmarks.localizers`; that of an algorithm's folder, as its container has it,
+from the `loader` in its algorithm.yaml.
 """
 
 import json
@@ -10,19 +11,28 @@ import resource
 import sys
 import time
 import traceback
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from .errors import ChallengeError
 from .platform import Localizer, process_case, warm_up
 
+ALGORITHM_FILE = "algorithm.yaml"
 GROUP = "landmarks.localizers"
 LOADER = "model"
 
 
 def load_localizer(model: Path, *, device: str = "auto") -> Localizer:
-    """The localizer in a model folder, by the installed package that registered the loader. Raises ChallengeError."""
+    """The localizer in a model folder, by the installed package that registered the loader, or in that of an algorithm.
+
+    Raises ChallengeError.
+    """
+    if (model / ALGORITHM_FILE).is_file():
+        return _load_algorithm(model, device=device)
     points = entry_points(group=GROUP, name=LOADER)
     if not points:
         raise ChallengeError(f"{model}: needs the baselines: pip install 'landmark-challenge-kit[baselines]'")
@@ -33,6 +43,28 @@ def load_localizer(model: Path, *, device: str = "auto") -> Localizer:
             f"{model}: needs the package '{error.name}': pip install 'landmark-challenge-kit[baselines]'"
         ) from None
     localizer: Localizer = loader(model, device=device)
+    return localizer
+
+
+def _load_algorithm(folder: Path, *, device: str) -> Localizer:
+    """What `loader: module:function` of algorithm.yaml makes of the folder's model; modules beside it come first."""
+    path = folder / ALGORITHM_FILE
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        value = None
+    named = value.get("loader") if isinstance(value, dict) else None
+    module, colon, attribute = str(named).partition(":")
+    if not colon:
+        raise ChallengeError(f"{path}: wanted loader: module:function, got {named!r}")
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        loader = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ChallengeError(f"{path}: loader {named} needs the module '{error.name}', which is not there") from None
+    except AttributeError:
+        raise ChallengeError(f"{path}: wanted loader: module:function, {module} has no {attribute}") from None
+    localizer: Localizer = loader(folder / "model", device=device)
     return localizer
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from . import files
 from .errors import ChallengeError
+from .local_worker import ALGORITHM_FILE
 from .running import Limits, Runner, model_runner
 
 MODEL_FILE = "model.json"
@@ -36,7 +37,9 @@ def find_target(
     threads: int | None = None,
     model: Path | None = None,
 ) -> Target:
-    """What `text` names. Raises ChallengeError where it is neither a model folder, a .sif file nor a known tag."""
+    """What `text` names. Raises ChallengeError where it is neither the folder of a model or an algorithm, a .sif file
+    nor a known tag.
+    """
     path = Path(text)
     if model is not None and not (model / MODEL_FILE).is_file():
         raise ChallengeError(f"{model}: wanted a model folder with {MODEL_FILE}")
@@ -44,8 +47,15 @@ def find_target(
         if model is not None:
             raise ChallengeError(f"{text}: wanted an image to give the model {model} to, got a model folder")
         return Target("model", str(path.resolve()), files.sha256_folder(path), limits, device, threads)
+    if (path / ALGORITHM_FILE).is_file():
+        if model is not None:
+            raise ChallengeError(f"{text}: wanted an image to give the model {model} to, got an algorithm's folder")
+        return Target("model", str(path.resolve()), files.sha256_folder(path), limits, device, threads)
     if path.is_dir():
-        raise ChallengeError(f"{text}: wanted a model folder with {MODEL_FILE}, or the tag of an image")
+        raise ChallengeError(
+            f"{text}: wanted a model folder with {MODEL_FILE}, an algorithm's with {ALGORITHM_FILE}, or the tag of an "
+            "image"
+        )
     if text.endswith(APPTAINER_SUFFIX):
         if not path.is_file():
             raise ChallengeError(f"{text}: wanted an Apptainer image file, there is none")

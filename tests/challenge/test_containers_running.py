@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -371,3 +372,16 @@ def test_default_workers_fit_memory_and_cores():
     assert default_workers(Limits(memory_mb=10**9)) == 1
     assert default_workers(Limits(memory_mb=1)) == max(1, cores // 2)
     assert default_workers(Limits(memory_mb=1, gpu=True)) == 1
+
+
+def test_an_algorithms_folder_runs_without_a_container(tiny_dataset, tmp_path):
+    """A participant tries method.py as it is, before anything is built."""
+    folder = tmp_path / "my_method"
+    shutil.copytree(Path(__file__).parents[2] / "baselines/template", folder)
+    outcome = CliRunner().invoke(cli, ["run", str(folder), str(tiny_dataset), "--out", str(tmp_path / "out")])
+    assert outcome.exit_code == 0, outcome.output
+    assert len(json.loads((tmp_path / "out/predictions.json").read_text())) == 3
+    for text, why in (("loader: nosuch:load", "needs the module 'nosuch'"), ("title: x", "wanted loader")):
+        (folder / "algorithm.yaml").write_text(text)
+        outcome = CliRunner().invoke(cli, ["run", str(folder), str(tiny_dataset), "--out", str(tmp_path / why[:5])])
+        assert isinstance(outcome.exception, ChallengeError) and why in str(outcome.exception)
