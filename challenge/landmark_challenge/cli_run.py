@@ -61,7 +61,7 @@ def run(
     carry: bool,
     strict: bool,
 ) -> None:
-    """Localize the cases of DATASET with an algorithm image (or .sif file) or a model folder.
+    """Localize the cases of DATASET with an algorithm image (or .sif file), a model folder, or that of an algorithm.
 
     The result is the platform's predictions folder.
 
