@@ -47,7 +47,7 @@ def load_localizer(model: Path, *, device: str = "auto") -> Localizer:
 
 
 def _load_algorithm(folder: Path, *, device: str) -> Localizer:
-    """What `loader: module:function` of algorithm.yaml makes of the folder's model; modules beside it come first."""
+    """What `loader: module:function` of algorithm.yaml makes of the folder's model; the folder is on the path."""
     path = folder / ALGORITHM_FILE
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -57,7 +57,6 @@ def _load_algorithm(folder: Path, *, device: str) -> Localizer:
     module, colon, attribute = str(named).partition(":")
     if not colon:
         raise ChallengeError(f"{path}: wanted loader: module:function, got {named!r}")
-    sys.path.insert(0, str(folder.resolve()))
     try:
         loader = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from . import files
 from .errors import ChallengeError
 from .images import image_stem, read_image, write_image
+from .local_worker import ALGORITHM_FILE
 from .predictions import CaseResult, collect_outputs, image_socket_value
 from .task import Task
 
@@ -226,7 +227,8 @@ class ModelRunner:
     links = True
 
     def __init__(self, model: Path, limits: Limits, *, device: str = "auto", threads: int | None = None) -> None:
-        self._command = [sys.executable, "-m", "landmark_challenge.local_worker", str(model.resolve())]
+        self._model = model.resolve()
+        self._command = [sys.executable, "-m", "landmark_challenge.local_worker", str(self._model)]
         self._device, self._limits, self._threads = device, limits, threads
         self._stack = workspace()
         folder = self._stack.__enter__()
@@ -249,6 +251,9 @@ class ModelRunner:
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # spinning threads of several workers are very slow
         if self._threads is not None:
             environment["OMP_NUM_THREADS"] = str(self._threads)
+        if (self._model / ALGORITHM_FILE).is_file():  # modules beside it come first, as in its container
+            before = environment.get("PYTHONPATH")
+            environment["PYTHONPATH"] = os.pathsep.join([str(self._model), *([before] if before else [])])
         arguments = [str(self.input_folder), str(self.output_folder), self._device]
         process = subprocess.Popen(
             self._command + arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -64,7 +64,7 @@ def test_submissions_are_ranked_and_tested(results, tmp_path):
     assert head.split()[:4] == ["mean", "SD", "median", "IQR"] and best.split()[0] == "best"
     figures = [float(cell) for cell in best.split()[1:] if cell != "%"]
     expected = [errors[key] for key in ("mean", "sd", "median", "iqr")]
-    expected += [100 * rates[key] for key in ("2_0mm", "4_0mm")]  # of the usual ones, those that the task has
+    expected += [100 * rates[key] for key in ("1_0mm", "2_0mm", "4_0mm")]  # all that the task has
     assert figures[: len(expected)] == pytest.approx(expected, abs=0.006)
     pairs = read(tmp_path / "board/pairs.csv")
     assert {(pair["first"], pair["second"]) for pair in pairs} == {
@@ -362,7 +362,7 @@ def refused(*arguments):
     [
         ({"landmarks": list("cba")}, "landmarks"),
         ({"success_tie": "inclusive"}, "ties"),
-        ({"success_thresholds_mm": [1.0, 3.0]}, "thresholds"),
+        ({"success_thresholds_mm": [1.0, 2.0, 3.0]}, "thresholds"),
         ({"version": 2}, "task"),
     ],
 )
