@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +65,10 @@ class Store:
     def alone(self, case: int) -> Tensor:
         """(1, 1, ...) one image in its own size, as it is seen where there are no others: `batch` continues it."""
         image = self.batch(torch.tensor([case]))
-        return image if self.own_size is None else image[own_part(self.own_size[case].tolist())]
+        if self.own_size is None:
+            return image
+        own = [slice(0, count) for count in reversed(self.own_size[case].tolist())]
+        return image[(slice(None), slice(None), *own)]
 
     def points_of(self, index: Tensor) -> Tensor:
         """(B, L, ndim) points of the cases `index`."""
@@ -134,11 +136,6 @@ def load_store(
         own_size = None if alike else torch.from_numpy(sizes[level])
         stores.append(Store(images, torch.from_numpy(points[level]).to(device), spacing, own_size))
     return stores
-
-
-def own_part(size: Sequence[int]) -> Any:
-    """What of an image (..., (z,) y, x) in a store is its own: `size` voxels x, y[, z] from the near corner."""
-    return (..., *(slice(0, int(count)) for count in reversed(size)))
 
 
 def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -195,10 +195,9 @@ def points_not_assessed(contents: Contents) -> Iterable[Finding]:
 
 
 def points_outside(contents: Contents) -> Iterable[Finding]:
-    """Points beyond the outer faces of their image."""
-    marked = [(who, points) for who, points in contents.points_mm.items() if who != REFERENCE]
-    # A reference that only repeats or combines what observers marked is as wrong as they are.
-    for who, points in marked or contents.points_mm.items():
+    """Points beyond the outer faces of their image; of the reference those that no observer has there too."""
+    told: set[tuple[int, int]] = set()
+    for who, points in sorted(contents.points_mm.items(), key=lambda each: each[0] == REFERENCE):
         for row, case in enumerate(contents.cases):
             image = contents.geometry.get(case.name)
             if image is None:
@@ -206,7 +205,10 @@ def points_outside(contents: Contents) -> Iterable[Finding]:
             there = np.isfinite(points[row]).all(axis=1)
             outside = there.copy()
             outside[there] = ~image.contains(points[row][there])
-            for column in np.flatnonzero(outside):
+            for column in np.flatnonzero(outside).tolist():
+                if who == REFERENCE and (row, column) in told:
+                    continue
+                told.add((row, column))
                 index = image.mm_to_index(points[row, column])[0]
                 text = f"{who}: outside the image, at voxel {np.round(index, 1).tolist()} of {image.size}"
                 yield Finding("error", "outside", text, case.name, contents.dataset.task.names[column])

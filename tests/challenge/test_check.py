@@ -135,6 +135,20 @@ def test_a_point_outside_its_image_is_found_for_every_observer(folder) -> None:
     assert (finding.case, finding.landmark) == ("f03", "chin") and finding.text.startswith("bert: outside the image")
 
 
+def test_a_point_outside_is_told_once_and_that_of_a_reference_of_its_own_too(folder) -> None:
+    def move(points) -> None:
+        points["chin"][1] = 200.0
+
+    change(folder, "f03", move)  # by both raters, and so in their mean
+    change(folder, "f05", move, observers=("reference",))
+    outside = [finding for finding in found(folder) if finding.kind == "outside"]
+    assert [(finding.case, finding.text.split(":")[0]) for finding in outside] == [
+        ("f03", "anna"),
+        ("f03", "bert"),
+        ("f05", "reference"),
+    ]
+
+
 def test_a_forgotten_landmark_is_a_warning_and_an_absent_one_a_note(folder) -> None:
     change(folder, "f03", lambda points: points.pop("chin"))
     finding = only(found(folder), "missing")
